@@ -1,0 +1,186 @@
+//! The decoder for CPUs: one gather per patch, images spread over all cores.
+
+use half::f16;
+use rayon::prelude::*;
+
+use super::{Decoder, check_call};
+use crate::archive::Archive;
+use crate::error::Result;
+use crate::format::index::IndexWidth;
+use crate::geometry::Geometry;
+use crate::output::{Dtype, Layout, OutputSpec};
+
+/// Decodes in native code on all cores of rayon's current thread pool.
+#[derive(Debug, Clone)]
+pub struct CpuDecoder {
+    geometry: Geometry,
+    index_width: IndexWidth,
+    /// Codewords with every patch row padded to `row_stride` bytes, so that one is copied by one wide load and
+    /// store, which may run over into the next patch before that is written.
+    codebook: Vec<u8>,
+    row_stride: usize,
+    last: u32,
+}
+
+impl CpuDecoder {
+    /// A decoder for the rows of this archive. Copies the codebook, with padding: at most 4 times its size.
+    pub fn new<D: AsRef<[u8]>>(archive: &Archive<D>) -> Self {
+        let geometry = *archive.geometry();
+        let row_len = geometry.patch_row_len();
+        let row_stride = row_len.next_power_of_two().max(4);
+        let rows = archive.codebook().len() / row_len;
+        let mut codebook = vec![0; rows * row_stride];
+        codebook
+            .par_chunks_exact_mut(row_stride)
+            .zip(archive.codebook().par_chunks_exact(row_len))
+            .with_min_len(1 << 14)
+            .for_each(|(padded, row)| padded[..row_len].copy_from_slice(row));
+        let last = (archive.codewords() - 1) as u32;
+        Self { geometry, index_width: archive.index_width(), codebook, row_stride, last }
+    }
+
+    /// Decodes one patch row of the grid into `band`, whole rows of interleaved bytes (fewer than a patch is high
+    /// at the bottom of an image).
+    fn decode_band(&self, row: &[u8], grid_y: usize, indices: &mut [u32], band: &mut [u8]) {
+        self.index_width.unpack(row, grid_y * self.geometry.grid_width(), indices);
+        indices.iter_mut().for_each(|index| *index = (*index).min(self.last));
+        match self.row_stride {
+            4 => self.gather::<4>(indices, band),
+            8 => self.gather::<8>(indices, band),
+            16 => self.gather::<16>(indices, band),
+            32 => self.gather::<32>(indices, band),
+            _ => self.gather::<64>(indices, band),
+        }
+    }
+
+    fn gather<const STRIDE: usize>(&self, indices: &[u32], band: &mut [u8]) {
+        let row_len = self.geometry.image_row_len();
+        let patch_row_len = self.geometry.patch_row_len();
+        let patch_height = self.geometry.patch_height();
+        let (codebook, _) = self.codebook.as_chunks::<STRIDE>();
+        let codeword = |index: u32| codebook[index as usize * patch_height..][..patch_height].iter();
+        // As many patches as can be stored whole without running over the end of the row; those after them are
+        // stored byte for byte.
+        let wide = if row_len < STRIDE { 0 } else { ((row_len - STRIDE) / patch_row_len + 1).min(indices.len()) };
+        for (x, &index) in indices[..wide].iter().enumerate() {
+            let mut place = x * patch_row_len;
+            for source in codeword(index) {
+                let Some(target) = band.get_mut(place..place + STRIDE) else { break };
+                target.copy_from_slice(source);
+                place += row_len;
+            }
+        }
+        for (x, &index) in indices.iter().enumerate().skip(wide) {
+            let place = x * patch_row_len;
+            let len = patch_row_len.min(row_len - place);
+            for (source, row) in codeword(index).zip(band.chunks_exact_mut(row_len)) {
+                row[place..place + len].copy_from_slice(&source[..len]);
+            }
+        }
+    }
+
+    /// Bands of an image in bytes: a patch row each, the last perhaps cut.
+    fn band_len(&self) -> usize {
+        self.geometry.patch_height() * self.geometry.image_row_len()
+    }
+}
+
+impl Decoder for CpuDecoder {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn device_name(&self) -> &str {
+        "cpu"
+    }
+
+    fn decode_bytes(&self, rows: &[&[u8]], spec: &OutputSpec, output: &mut [u8]) -> Result<()> {
+        let g = &self.geometry;
+        check_call(g, self.index_width.row_len(g.patches()), rows, spec, output.len())?;
+        let image_bytes = g.image_len() * spec.dtype.size();
+        let images = output.par_chunks_exact_mut(image_bytes).zip(rows);
+        if spec.dtype == Dtype::U8 && spec.layout == Layout::Nhwc {
+            images.for_each_init(
+                || vec![0; g.grid_width()],
+                |indices, (image, row)| {
+                    for (grid_y, band) in image.chunks_mut(self.band_len()).enumerate() {
+                        self.decode_band(row, grid_y, indices, band);
+                    }
+                },
+            );
+            return Ok(());
+        }
+        let tables = Tables::new(spec, g.channels());
+        images.for_each_init(
+            || (vec![0; g.grid_width()], vec![0; self.band_len()]),
+            |(indices, band), (image, row)| {
+                for grid_y in 0..g.grid_height() {
+                    let top = grid_y * g.patch_height();
+                    let height = g.patch_height().min(g.image_height() - top);
+                    let band = &mut band[..height * g.image_row_len()];
+                    self.decode_band(row, grid_y, indices, band);
+                    for (y, pixels) in band.chunks_exact(g.image_row_len()).enumerate() {
+                        tables.convert_row(g, spec, top + y, pixels, image);
+                    }
+                }
+            },
+        );
+        Ok(())
+    }
+}
+
+/// What each byte of each channel becomes: exact, and as fast as the arithmetic it replaces.
+struct Tables {
+    f32: Vec<[[u8; 4]; 256]>,
+    f16: Vec<[[u8; 2]; 256]>,
+    u8: [[u8; 1]; 256],
+}
+
+impl Tables {
+    fn new(spec: &OutputSpec, channels: usize) -> Self {
+        let bytes = |value: usize| value as u8;
+        let table = |channel| std::array::from_fn(|value| spec.value(bytes(value), channel));
+        let tables: Vec<[f32; 256]> = (0..channels).map(table).collect();
+        Self {
+            f32: tables.iter().map(|table| table.map(f32::to_ne_bytes)).collect(),
+            f16: tables.iter().map(|table| table.map(|value| f16::from_f32(value).to_ne_bytes())).collect(),
+            u8: std::array::from_fn(|value| [bytes(value)]),
+        }
+    }
+
+    /// Writes row `y` of an image from its interleaved bytes.
+    fn convert_row(&self, g: &Geometry, spec: &OutputSpec, y: usize, pixels: &[u8], image: &mut [u8]) {
+        for channel in 0..g.channels() {
+            match spec.dtype {
+                Dtype::U8 => convert(g, spec.layout, y, channel, pixels, &self.u8, image),
+                Dtype::F16 => convert(g, spec.layout, y, channel, pixels, &self.f16[channel], image),
+                Dtype::F32 => convert(g, spec.layout, y, channel, pixels, &self.f32[channel], image),
+            }
+        }
+    }
+}
+
+/// Writes one channel of a row.
+fn convert<const SIZE: usize>(
+    g: &Geometry,
+    layout: Layout,
+    y: usize,
+    channel: usize,
+    pixels: &[u8],
+    table: &[[u8; SIZE]; 256],
+    image: &mut [u8],
+) {
+    let (values, _) = image.as_chunks_mut::<SIZE>();
+    let start = layout.offset(g, y, 0, channel);
+    let source = pixels[channel..].iter().step_by(g.channels());
+    match layout {
+        Layout::Nchw => {
+            let target = &mut values[start..start + g.image_width()];
+            target.iter_mut().zip(source).for_each(|(value, &byte)| *value = table[byte as usize]);
+        }
+        Layout::Nhwc => {
+            let target = values[start..].iter_mut().step_by(g.channels());
+            target.zip(source).for_each(|(value, &byte)| *value = table[byte as usize]);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Index rows to pixels.
+
+pub(crate) mod cpu;
+pub(crate) mod naive;
+
+use crate::error::{Error, Result};
+use crate::geometry::Geometry;
+use crate::output::{Element, OutputSpec};
+
+/// Turns index rows into a batch of images.
+///
+/// An index beyond the codebook decodes as the last codeword on every backend; no input makes a decoder read or
+/// write out of bounds. [`Archive::verify`](crate::Archive::verify) finds such indices.
+pub trait Decoder: Send + Sync {
+    /// The sizes of what it decodes.
+    fn geometry(&self) -> &Geometry;
+
+    /// What does the work: `cpu`, or the adapter's name.
+    fn device_name(&self) -> &str;
+
+    /// Decodes rows, as [`Archive::row`](crate::Archive::row) returns them, into bytes: a batch in the
+    /// specification's layout, elements in the machine's byte order.
+    ///
+    /// # Errors
+    /// [`Error::RowLength`], [`Error::OutputLength`] or [`Error::Normalization`] for arguments that do not fit,
+    /// with nothing written; errors of the device.
+    fn decode_bytes(&self, rows: &[&[u8]], spec: &OutputSpec, output: &mut [u8]) -> Result<()>;
+
+    /// Decodes rows into a buffer of the specification's element type.
+    ///
+    /// # Errors
+    /// [`Error::OutputDtype`] if the type is another; else as [`decode_bytes`](Self::decode_bytes).
+    fn decode_into<T: Element>(&self, rows: &[&[u8]], spec: &OutputSpec, output: &mut [T]) -> Result<()>
+    where
+        Self: Sized,
+    {
+        if T::DTYPE != spec.dtype {
+            return Err(Error::OutputDtype { found: T::DTYPE.name(), expected: spec.dtype.name() });
+        }
+        self.decode_bytes(rows, spec, bytemuck::cast_slice_mut(output))
+    }
+
+    /// Decodes rows into a new buffer. Reusing one through [`decode_into`](Self::decode_into) is faster: fresh
+    /// memory costs more than decoding into it.
+    ///
+    /// # Errors
+    /// As [`decode_into`](Self::decode_into).
+    fn decode<T: Element>(&self, rows: &[&[u8]], spec: &OutputSpec) -> Result<Vec<T>>
+    where
+        Self: Sized,
+    {
+        let mut output = vec![T::zeroed(); self.geometry().image_len() * rows.len()];
+        self.decode_into(rows, spec, &mut output)?;
+        Ok(output)
+    }
+}
+
+impl<D: Decoder + ?Sized> Decoder for Box<D> {
+    fn geometry(&self) -> &Geometry {
+        (**self).geometry()
+    }
+
+    fn device_name(&self) -> &str {
+        (**self).device_name()
+    }
+
+    fn decode_bytes(&self, rows: &[&[u8]], spec: &OutputSpec, output: &mut [u8]) -> Result<()> {
+        (**self).decode_bytes(rows, spec, output)
+    }
+}
+
+/// Checks the arguments of a decoding call, the same for every backend.
+pub(crate) fn check_call(
+    geometry: &Geometry,
+    row_len: usize,
+    rows: &[&[u8]],
+    spec: &OutputSpec,
+    output_len: usize,
+) -> Result<()> {
+    spec.check(geometry)?;
+    if let Some(row) = rows.iter().position(|row| row.len() != row_len) {
+        return Err(Error::RowLength { row, found: rows[row].len(), expected: row_len });
+    }
+    let expected = spec.batch_len(geometry, rows.len());
+    match output_len == expected {
+        true => Ok(()),
+        false => Err(Error::OutputLength { found: output_len, expected }),
+    }
+}

@@ -1,0 +1,304 @@
+//! The one error type of the library.
+
+use std::path::PathBuf;
+
+/// What the library's functions return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong, sorted by whose fault it is: the file, the caller, the images being
+/// encoded, the GPU, or the operating system. Messages say what was found, what was expected and,
+/// where there is something to do, what to do.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    // ---- the operating system ----
+    /// A file could not be opened, read, written or renamed.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The stream behind an [`ArchiveWriter`](crate::ArchiveWriter) failed.
+    #[error("cannot write the archive")]
+    Write(#[source] std::io::Error),
+    /// The work was cancelled by its [`Progress`](crate::progress::Progress).
+    #[error("interrupted; nothing was written")]
+    Interrupted,
+
+    // ---- the file ----
+    /// The file is shorter than its own header says.
+    #[error("truncated archive: {what} needs {expected} bytes, the file has {found}; copy or download it again")]
+    Truncated {
+        /// The part that does not fit.
+        what: &'static str,
+        /// Bytes that the file has.
+        found: u64,
+        /// Bytes that are needed.
+        expected: u64,
+    },
+    /// Bytes follow the last tensor.
+    #[error("the tensors end at byte {expected}, but the file has {found} bytes; is something appended to it?")]
+    TrailingBytes {
+        /// Bytes that the file has.
+        found: u64,
+        /// Bytes that the header accounts for.
+        expected: u64,
+    },
+    /// The first eight bytes claim a header that cannot be.
+    #[error("not a .qvq archive: its first 8 bytes claim a header of {found} bytes, the limit is {limit}")]
+    HeaderLength {
+        /// The length claimed.
+        found: u64,
+        /// The largest length accepted.
+        limit: u64,
+    },
+    /// The header is not the JSON that safetensors asks for.
+    #[error("not a .qvq archive: its header is not valid safetensors JSON")]
+    HeaderJson(#[source] serde_json::Error),
+    /// A required metadata key is absent.
+    #[error("not a .qvq archive: metadata key `{key}` is missing")]
+    MissingMetadata {
+        /// The key.
+        key: &'static str,
+    },
+    /// A metadata value is not what its key asks for.
+    #[error("metadata `{key}` is {found:?}, expected {expected}")]
+    Metadata {
+        /// The key.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What would be valid.
+        expected: String,
+    },
+    /// A required tensor is absent.
+    #[error("tensor `{tensor}` is missing: {why}")]
+    MissingTensor {
+        /// Its name.
+        tensor: &'static str,
+        /// What asks for it.
+        why: &'static str,
+    },
+    /// A tensor's type or shape contradicts the metadata.
+    #[error("tensor `{tensor}` is {found}, expected {expected}")]
+    Tensor {
+        /// Its name.
+        tensor: String,
+        /// Type and shape found.
+        found: String,
+        /// Type and shape that the rest of the header asks for.
+        expected: String,
+    },
+    /// A tensor's byte range leaves a hole, overlaps another, or is not the size of its shape.
+    #[error("tensor `{tensor}` occupies bytes {begin}..{end} of the data, expected {expected}")]
+    TensorRange {
+        /// Its name.
+        tensor: String,
+        /// First byte, relative to the end of the header.
+        begin: u64,
+        /// One past the last byte.
+        end: u64,
+        /// The rule that the range breaks.
+        expected: String,
+    },
+    /// The header does not have the checksum it carries.
+    #[error(
+        "the header is damaged: its CRC-32C is {found:08x}, it should be {expected:08x}; copy or download the file again"
+    )]
+    HeaderChecksum {
+        /// The checksum computed.
+        found: u32,
+        /// The checksum recorded.
+        expected: u32,
+    },
+    /// Checksums are present for some parts of the archive and missing for others.
+    #[error("incomplete checksums: `{missing}` is missing although others are present; an archive carries all or none")]
+    PartialIntegrity {
+        /// The missing key or tensor.
+        missing: String,
+    },
+
+    // ---- the caller ----
+    /// A size of the images or patches is out of range.
+    #[error("{field} is {found}, expected {expected}")]
+    Geometry {
+        /// Which size.
+        field: &'static str,
+        /// Its value.
+        found: u64,
+        /// What would be valid.
+        expected: &'static str,
+    },
+    /// An index width that the format does not have.
+    #[error("index width is {bits} bits, expected 1 to 25 or 32")]
+    IndexWidth {
+        /// The width asked for.
+        bits: u64,
+    },
+    /// A sample number at or beyond the number of samples.
+    #[error("sample {sample} does not exist: the archive has {samples} samples, numbered from 0")]
+    Sample {
+        /// The number asked for.
+        sample: usize,
+        /// Samples in the archive.
+        samples: usize,
+    },
+    /// An index row is not as long as the geometry and the index width say.
+    #[error("index row {row} has {found} bytes, expected {expected}")]
+    RowLength {
+        /// Position in the batch.
+        row: usize,
+        /// Its length.
+        found: usize,
+        /// The right length.
+        expected: usize,
+    },
+    /// The output buffer does not have the batch's size.
+    #[error("the output buffer has {found} bytes, the batch needs {expected}")]
+    OutputLength {
+        /// Its length in bytes.
+        found: usize,
+        /// The right length in bytes.
+        expected: usize,
+    },
+    /// The output buffer's element type is not the one asked for.
+    #[error("the output buffer holds {found}, the output specification asks for {expected}")]
+    OutputDtype {
+        /// Type of the buffer's elements.
+        found: &'static str,
+        /// Type in the specification.
+        expected: &'static str,
+    },
+    /// Mean and standard deviation that cannot be applied.
+    #[error("cannot normalise: {problem}")]
+    Normalization {
+        /// What is wrong with them.
+        problem: String,
+    },
+    /// An argument that is out of range or contradicts another.
+    #[error("{argument} is {found}, expected {expected}")]
+    Argument {
+        /// Its name.
+        argument: &'static str,
+        /// Its value.
+        found: String,
+        /// What would be valid.
+        expected: String,
+    },
+
+    // ---- the images being encoded ----
+    /// A source holds no image.
+    #[error("no images (.jpg, .jpeg, .png, .webp, .bmp) in {}", path.display())]
+    NoImages {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder holds images beside class folders.
+    #[error("{} holds images beside class folders that hold images too (such as {}); move them into class folders or away", path.display(), example.display())]
+    MixedFolder {
+        /// The folder.
+        path: PathBuf,
+        /// One of the images.
+        example: PathBuf,
+    },
+    /// A file is no image that can be decoded.
+    #[cfg(feature = "encode")]
+    #[error("cannot decode {}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: image::ImageError,
+    },
+    /// A picture that is too large to decode safely.
+    #[error("{} is {width}x{height} pixels, the limit is {limit} pixels", path.display())]
+    ImageTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its width in pixels.
+        width: u32,
+        /// Its height in pixels.
+        height: u32,
+        /// The most pixels accepted.
+        limit: u64,
+    },
+    /// Every picture of a source was skipped.
+    #[error("none of the {files} images could be decoded; the first problem: {first}")]
+    AllSkipped {
+        /// How many were tried.
+        files: usize,
+        /// The first one's error.
+        first: String,
+    },
+
+    // ---- the GPU ----
+    /// No adapter fits what was asked for.
+    #[error("no GPU adapter {wanted}; {}", found_adapters(found))]
+    NoAdapter {
+        /// What was asked for.
+        wanted: String,
+        /// The names of the adapters present.
+        found: Vec<String>,
+    },
+    /// The adapter refused or failed.
+    #[error("{adapter}: {action} failed: {message}")]
+    Gpu {
+        /// The adapter's name.
+        adapter: String,
+        /// What was tried.
+        action: &'static str,
+        /// The driver's or wgpu's message.
+        message: String,
+    },
+    /// The adapter's limits are too low for the smallest piece of the work.
+    #[error("{adapter}: {limit} is {found}, decoding needs at least {needed}")]
+    GpuLimit {
+        /// The adapter's name.
+        adapter: String,
+        /// Which limit.
+        limit: &'static str,
+        /// Its value.
+        found: u64,
+        /// The least that works.
+        needed: u64,
+    },
+}
+
+fn found_adapters(found: &[String]) -> String {
+    if found.is_empty() {
+        "none was found (on Linux: is a Vulkan driver installed? Debian's software one is mesa-vulkan-drivers)".into()
+    } else {
+        format!("found: {} (a software adapter is used only when named)", found.join(", "))
+    }
+}
+
+impl Error {
+    /// A closure for `map_err` that adds what was tried and on which file.
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::Io { action, path, source }
+    }
+
+    /// Whether the bytes of an archive are to blame (it is damaged, or no `.qvq` at all), rather than the
+    /// caller or the machine.
+    pub fn is_invalid_archive(&self) -> bool {
+        matches!(
+            self,
+            Error::Truncated { .. }
+                | Error::TrailingBytes { .. }
+                | Error::HeaderLength { .. }
+                | Error::HeaderJson(_)
+                | Error::MissingMetadata { .. }
+                | Error::Metadata { .. }
+                | Error::MissingTensor { .. }
+                | Error::Tensor { .. }
+                | Error::TensorRange { .. }
+                | Error::HeaderChecksum { .. }
+                | Error::PartialIntegrity { .. }
+        )
+    }
+}

@@ -1,0 +1,49 @@
+//! What a `.qvq` file is: a safetensors file with certain tensors and metadata. FORMAT.md is the specification.
+//!
+//! [`container`] knows safetensors and nothing of images; [`header`] checks everything that any codec shares;
+//! [`vq`] is all that belongs to the codec "vq"; [`writer`] is the way back.
+
+pub(crate) mod atomic;
+pub(crate) mod checksum;
+pub(crate) mod container;
+pub(crate) mod header;
+pub(crate) mod index;
+pub(crate) mod vq;
+pub(crate) mod writer;
+
+/// Value of the metadata key `format`.
+pub const FORMAT: &str = "qvq";
+/// Value of the metadata key `version`.
+pub const VERSION: &str = "1";
+/// Most codewords of a codebook (2^25).
+pub const MAX_CODEWORDS: usize = 1 << 25;
+/// Longest header in bytes; the limit of the safetensors library.
+pub const MAX_HEADER_LEN: u64 = 100_000_000;
+
+/// Names of tensors.
+pub(crate) mod tensor {
+    pub const CODEBOOK: &str = "codebook";
+    pub const INDICES: &str = "indices";
+    pub const LABELS: &str = "labels";
+    pub const CHECKSUMS: &str = "checksums";
+    pub const CAPTION_OFFSETS: &str = "captions.offsets";
+    pub const CAPTION_BYTES: &str = "captions.bytes";
+}
+
+/// Keys of the metadata.
+pub(crate) mod key {
+    pub const FORMAT: &str = "format";
+    pub const VERSION: &str = "version";
+    pub const CODEC: &str = "codec";
+    pub const IMAGE_WIDTH: &str = "image_width";
+    pub const IMAGE_HEIGHT: &str = "image_height";
+    pub const CHANNELS: &str = "channels";
+    pub const PATCH_WIDTH: &str = "patch_width";
+    pub const PATCH_HEIGHT: &str = "patch_height";
+    pub const INDEX_BITS: &str = "index_bits";
+    pub const SAMPLES: &str = "samples";
+    pub const CLASSES: &str = "classes";
+    pub const MEAN_PSNR_DB: &str = "mean_psnr_db";
+    pub const ENCODER: &str = "encoder";
+    pub const HEADER_CRC32C: &str = "header_crc32c";
+}

@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+
+pub mod archive;
+pub mod decode;
+mod error;
+pub mod format;
+mod geometry;
+mod output;
+pub mod progress;
+pub mod verify;
+
+pub use archive::Archive;
+pub use decode::Decoder;
+pub use decode::cpu::CpuDecoder;
+pub use decode::naive::NaiveDecoder;
+pub use error::{Error, Result};
+pub use format::atomic::AtomicFile;
+pub use format::index::IndexWidth;
+pub use format::writer::{ArchiveSpec, ArchiveWriter, Storage};
+pub use geometry::{Geometry, MAX_IMAGE_SIDE, MAX_PATCH_SIDE};
+pub use half::f16;
+pub use output::{Dtype, Element, Layout, Normalization, OutputSpec, float_tolerance};
+pub use verify::VerifyReport;

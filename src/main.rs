@@ -1,0 +1,3 @@
+//! The `kuat` command.
+
+fn main() {}

@@ -1,0 +1,149 @@
+//! The full scan of an archive: what opening it cannot tell.
+
+use rayon::prelude::*;
+
+use crate::archive::Archive;
+use crate::error::Result;
+use crate::format::checksum::crc32c;
+use crate::format::tensor;
+use crate::progress::{Counter, Progress};
+
+/// What [`Archive::verify`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Samples looked at: all of them.
+    pub samples: usize,
+    /// Damaged samples in ascending order.
+    pub bad_samples: Vec<BadSample>,
+    /// Problems that are no single sample's, such as a damaged codebook.
+    pub problems: Vec<String>,
+    /// What could not be checked, because the archive carries no checksums for it.
+    pub unchecked: Vec<String>,
+}
+
+/// A damaged sample.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BadSample {
+    /// Its number.
+    pub sample: usize,
+    /// What is wrong with it.
+    pub problem: SampleProblem,
+}
+
+/// What can be wrong with a sample.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SampleProblem {
+    /// The bytes of its index row changed since they were written.
+    #[error("its index row has CRC-32C {found:08x}, recorded is {expected:08x}")]
+    Checksum {
+        /// The checksum computed.
+        found: u32,
+        /// The checksum recorded.
+        expected: u32,
+    },
+    /// It names a codeword that does not exist.
+    #[error("patch {patch} has index {index}, the codebook has {codewords} codewords")]
+    Index {
+        /// The first such patch.
+        patch: usize,
+        /// Its index.
+        index: u32,
+        /// The size of the codebook.
+        codewords: usize,
+    },
+    /// Its label has no class name.
+    #[error("its label is {label}, expected -1 (none) to {}", *classes as i64 - 1)]
+    Label {
+        /// The label.
+        label: i64,
+        /// The number of class names.
+        classes: usize,
+    },
+    /// Its caption is out of bounds or not UTF-8.
+    #[error("its caption is not readable text")]
+    Caption,
+}
+
+impl VerifyReport {
+    /// Whether nothing is wrong (something may still be unchecked).
+    pub fn is_ok(&self) -> bool {
+        self.bad_samples.is_empty() && self.problems.is_empty()
+    }
+}
+
+impl<D: AsRef<[u8]> + Sync> Archive<D> {
+    /// Reads every byte on all cores: compares every checksum, and looks for indices beyond the codebook, labels
+    /// without a class and captions that are no text. Takes as long as reading the file.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`](crate::Error::Interrupted) alone; damage is in the report.
+    pub fn verify(&self, progress: &dyn Progress) -> Result<VerifyReport> {
+        let header = self.header();
+        let mut report = VerifyReport { samples: self.samples(), ..Default::default() };
+        match &header.integrity {
+            Some(recorded) => {
+                let damaged: Vec<String> = recorded
+                    .par_iter()
+                    .filter_map(|(name, &expected)| {
+                        let found = crc32c(&self.bytes()[header.container.tensors[name].range.clone()]);
+                        (found != expected).then(|| {
+                            format!(
+                                "tensor `{name}` is damaged: its CRC-32C is {found:08x}, recorded is {expected:08x}"
+                            )
+                        })
+                    })
+                    .collect();
+                report.problems.extend(damaged);
+            }
+            None => {
+                let tensors = header.container.tensors.keys().filter(|name| *name != tensor::INDICES);
+                report.unchecked.extend(tensors.map(|name| format!("tensor `{name}`: no checksum")));
+                report.unchecked.push("index rows: no checksums".into());
+            }
+        }
+        let counter = Counter::new(progress, "verifying", self.samples());
+        let bad: Vec<Option<BadSample>> = (0..self.samples())
+            .into_par_iter()
+            .with_min_len(64)
+            .map_init(
+                || vec![0; self.geometry().grid_width()],
+                |scratch, sample| {
+                    let problem = self.check_sample(sample, scratch);
+                    counter.add(1)?;
+                    Ok(problem.map(|problem| BadSample { sample, problem }))
+                },
+            )
+            .filter(|found| !matches!(found, Ok(None)))
+            .collect::<Result<_>>()?;
+        report.bad_samples = bad.into_iter().flatten().collect();
+        Ok(report)
+    }
+
+    fn check_sample(&self, sample: usize, indices: &mut [u32]) -> Option<SampleProblem> {
+        let header = self.header();
+        let row = &self.bytes()[header.vq.row(sample)];
+        if let Some(checksums) = &header.checksums {
+            let (checksums, _) = self.bytes()[checksums.clone()].as_chunks::<4>();
+            let (found, expected) = (crc32c(row), u32::from_le_bytes(checksums[sample]));
+            if found != expected {
+                return Some(SampleProblem::Checksum { found, expected });
+            }
+        }
+        let codewords = self.codewords();
+        for first in (0..self.geometry().patches()).step_by(indices.len()) {
+            self.index_width().unpack(row, first, indices);
+            if let Some(at) = indices.iter().position(|&index| index as usize >= codewords) {
+                return Some(SampleProblem::Index { patch: first + at, index: indices[at], codewords });
+            }
+        }
+        if let (Ok(Some(label)), Some(classes)) = (self.label(sample), self.classes())
+            && !(0..classes.len() as i64).contains(&label)
+        {
+            return Some(SampleProblem::Label { label, classes: classes.len() });
+        }
+        self.caption(sample).is_err().then_some(SampleProblem::Caption)
+    }
+}
