@@ -5,6 +5,8 @@ pub mod decode;
 mod error;
 pub mod format;
 mod geometry;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 mod output;
 pub mod progress;
 pub mod verify;

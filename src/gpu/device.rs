@@ -1,0 +1,298 @@
+//! All policy on adapters and devices: which there are, which is best, what is asked of it, what its errors become.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::pool::Pool;
+use crate::error::{Error, Result};
+
+/// How long a submission may take before the driver is taken to hang. wgpu's own batches end in milliseconds; the
+/// largest software-rendered ones in seconds.
+const HANG: Duration = Duration::from_secs(120);
+
+/// What kind of hardware an adapter is, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdapterKind {
+    /// A GPU with memory of its own.
+    Discrete,
+    /// A GPU that shares the processor's memory.
+    Integrated,
+    /// The driver does not say.
+    Other,
+    /// A GPU seen through virtualisation.
+    Virtual,
+    /// A driver that runs on the processor, such as lavapipe or SwiftShader. Slower there than kuat's own decoder,
+    /// so it is used only when named; good for tests.
+    Software,
+}
+
+/// An adapter: a GPU as a driver presents it. One GPU can appear more than once, under several APIs.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct AdapterDescription {
+    /// Its name.
+    pub name: String,
+    /// Kind of hardware.
+    pub kind: AdapterKind,
+    /// API: `vulkan`, `metal`, `dx12`, `gl`.
+    pub api: String,
+    /// The driver's name.
+    pub driver: String,
+    /// The driver's version or further words.
+    pub driver_info: String,
+    /// Largest buffer in bytes.
+    pub max_buffer_size: u64,
+    /// Largest part of a buffer in bytes that a shader can see at once.
+    pub max_storage_buffer_binding_size: u64,
+    /// Whether kernels can be timed on the device.
+    pub timestamps: bool,
+}
+
+impl AdapterDescription {
+    fn new(info: &wgpu::AdapterInfo, limits: &wgpu::Limits, features: wgpu::Features) -> Self {
+        let kind = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
+            wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
+            wgpu::DeviceType::VirtualGpu => AdapterKind::Virtual,
+            wgpu::DeviceType::Cpu => AdapterKind::Software,
+            wgpu::DeviceType::Other => AdapterKind::Other,
+        };
+        Self {
+            name: info.name.clone(),
+            kind,
+            api: info.backend.to_str().into(),
+            driver: info.driver.clone(),
+            driver_info: info.driver_info.clone(),
+            max_buffer_size: limits.max_buffer_size,
+            max_storage_buffer_binding_size: limits.max_storage_buffer_binding_size,
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        }
+    }
+}
+
+impl fmt::Display for AdapterDescription {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.api)
+    }
+}
+
+/// Which adapter to open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Select {
+    /// The best that is not a software adapter.
+    Best,
+    /// The best whose name, API or driver contains this text, whatever its case; a software adapter too.
+    Named(String),
+}
+
+/// All adapters that can run compute shaders, best first: real hardware before software, native APIs before GL.
+pub fn adapters() -> Vec<AdapterDescription> {
+    pollster::block_on(candidates()).into_iter().map(|(_, description)| description).collect()
+}
+
+async fn candidates() -> Vec<(wgpu::Adapter, AdapterDescription)> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    let mut found: Vec<_> = adapters
+        .into_iter()
+        .filter(|adapter| {
+            let flags = adapter.get_downlevel_capabilities().flags;
+            flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+                && adapter.limits().max_storage_buffers_per_shader_stage >= 3
+                && adapter.get_info().backend != wgpu::Backend::Noop
+        })
+        .map(|adapter| {
+            let description = AdapterDescription::new(&adapter.get_info(), &adapter.limits(), adapter.features());
+            (adapter, description)
+        })
+        .collect();
+    // The order in which drivers are listed says nothing: a software adapter may come first.
+    found.sort_by_key(|(_, description)| (description.kind, description.api == "gl"));
+    found
+}
+
+/// A GPU that is open for work. Clones share it.
+#[derive(Clone)]
+pub struct Device {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    description: AdapterDescription,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    pool: Pool,
+    /// What went wrong outside any call that could report it.
+    fault: Arc<Mutex<Option<String>>>,
+    poller: OnceLock<mpsc::Sender<wgpu::SubmissionIndex>>,
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Device").field("adapter", self.description()).finish_non_exhaustive()
+    }
+}
+
+impl Device {
+    /// Opens an adapter with all the limits it has.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] if none fits; [`Error::Gpu`] if the driver refuses.
+    pub fn open(select: &Select) -> Result<Self> {
+        Self::open_with_limits(select, |_| ())
+    }
+
+    /// Opens an adapter with lower limits than it has: to leave memory to others, or to test.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), also for limits that are above the adapter's.
+    pub fn open_with_limits(select: &Select, lower: impl FnOnce(&mut wgpu::Limits)) -> Result<Self> {
+        let found = pollster::block_on(candidates());
+        let matches = |description: &AdapterDescription| match select {
+            Select::Best => description.kind != AdapterKind::Software,
+            Select::Named(text) => {
+                let all = format!("{description} {} {}", description.driver, description.driver_info);
+                all.to_lowercase().contains(&text.to_lowercase())
+            }
+        };
+        let names = found.iter().map(|(_, description)| description.to_string()).collect();
+        let (adapter, description) =
+            found.into_iter().find(|(_, description)| matches(description)).ok_or_else(|| Error::NoAdapter {
+                wanted: match select {
+                    Select::Best => "of real hardware".into(),
+                    Select::Named(text) => format!("with {text:?} in its name"),
+                },
+                found: names,
+            })?;
+        let mut limits = adapter.limits();
+        lower(&mut limits);
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("kuat"),
+            // Only what the timing of kernels needs, and only where there is one.
+            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_limits: limits,
+            // Few large buffers that live long: no blocks held in reserve.
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| Error::Gpu {
+            adapter: description.to_string(),
+            action: "opening the device",
+            message: error.to_string(),
+        })?;
+        let this = Self::new(description, device, queue);
+        let fault = Arc::clone(&this.shared.fault);
+        this.raw().on_uncaptured_error(Arc::new(move |error: wgpu::Error| note(&fault, error.to_string())));
+        let fault = Arc::clone(&this.shared.fault);
+        this.raw().set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                note(&fault, format!("the device was lost: {message}"));
+            }
+        });
+        Ok(this)
+    }
+
+    /// Works on a device that the caller has opened, within the limits it was opened with. Its handlers for errors
+    /// and for loss stay the caller's.
+    ///
+    /// # Errors
+    /// [`Error::GpuLimit`] if it cannot run compute shaders with three storage buffers.
+    pub fn adopt(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
+        let limits = device.limits();
+        let description = AdapterDescription::new(&device.adapter_info(), &limits, device.features());
+        let found = limits.max_storage_buffers_per_shader_stage.min(limits.max_compute_invocations_per_workgroup);
+        if found < 3 {
+            return Err(Error::GpuLimit {
+                adapter: description.to_string(),
+                limit: "max_storage_buffers_per_shader_stage",
+                found: found.into(),
+                needed: 3,
+            });
+        }
+        Ok(Self::new(description, device, queue))
+    }
+
+    fn new(description: AdapterDescription, device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        let (pool, fault, poller) = Default::default();
+        Self { shared: Arc::new(Shared { description, device, queue, pool, fault, poller }) }
+    }
+
+    /// What it is.
+    pub fn description(&self) -> &AdapterDescription {
+        &self.shared.description
+    }
+
+    /// The wgpu device.
+    pub fn raw(&self) -> &wgpu::Device {
+        &self.shared.device
+    }
+
+    /// The wgpu queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.shared.queue
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.shared.pool
+    }
+
+    pub(crate) fn error(&self, action: &'static str, message: impl fmt::Display) -> Error {
+        Error::Gpu { adapter: self.description().to_string(), action, message: message.to_string() }
+    }
+
+    /// Runs calls of wgpu's and turns whatever error they raise into a result.
+    pub(crate) fn scope<T>(&self, action: &'static str, work: impl FnOnce() -> T) -> Result<T> {
+        use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+        self.check_fault(action)?;
+        let scopes = [OutOfMemory, Validation, Internal].map(|filter| self.raw().push_error_scope(filter));
+        let value = work();
+        // The last pushed is the first popped. Off the web the answers are there at once.
+        let mut result = Ok(value);
+        for scope in scopes.into_iter().rev() {
+            if let Some(error) = pollster::block_on(scope.pop()) {
+                result = Err(self.error(action, error));
+            }
+        }
+        result
+    }
+
+    /// Waits until a submission is done.
+    pub(crate) fn wait(&self, submission: &wgpu::SubmissionIndex) -> Result<()> {
+        let action = "waiting for the GPU";
+        let wait = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(HANG) };
+        self.raw().poll(wait).map_err(|error| self.error(action, error))?;
+        self.check_fault(action)
+    }
+
+    /// Has a thread wait for a submission, so that callbacks on it run without anyone blocking.
+    pub(crate) fn wait_in_background(&self, submission: wgpu::SubmissionIndex) {
+        let poller = self.shared.poller.get_or_init(|| {
+            let (sender, receiver) = mpsc::channel::<wgpu::SubmissionIndex>();
+            let device = self.raw().clone();
+            // Ends when the last clone of the device is gone, and the sender with it.
+            std::thread::spawn(move || {
+                for submission_index in receiver {
+                    let submission_index = Some(submission_index);
+                    // A failure reaches whoever waits through the map callback.
+                    let _ = device.poll(wgpu::PollType::Wait { submission_index, timeout: Some(HANG) });
+                }
+            });
+            sender
+        });
+        // Fails only if the thread died, and then there is nobody to tell.
+        let _ = poller.send(submission);
+    }
+
+    pub(crate) fn check_fault(&self, action: &'static str) -> Result<()> {
+        let fault = self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        fault.as_ref().map_or(Ok(()), |message| Err(self.error(action, message)))
+    }
+}
+
+fn note(fault: &Mutex<Option<String>>, message: String) {
+    fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
+}

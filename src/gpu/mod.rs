@@ -1,0 +1,31 @@
+//! Decoding on GPUs of any vendor through wgpu: Vulkan, Metal, DX12, GL.
+//!
+//! [`Device`] is a GPU opened or adopted, [`GpuDecoder`] an archive's codebook on it, [`PendingBatch`] a batch that
+//! it is decoding or has decoded.
+//!
+//! ```no_run
+//! use kuat::gpu::{Device, GpuDecoder, Select};
+//! let archive = kuat::Archive::open("photos.qvq")?;
+//! let device = Device::open(&Select::Best)?;
+//! let decoder = GpuDecoder::new(&device, &archive)?;
+//! let batch = decoder.submit(&archive.rows(0..64)?, &kuat::OutputSpec::default())?;
+//! for part in batch.parts() {
+//!     let _on_the_gpu: &wgpu::Buffer = part.buffer();
+//! }
+//! let on_the_host = batch.read()?;
+//! # Ok::<(), kuat::Error>(())
+//! ```
+
+mod batch;
+mod decode;
+mod decoder;
+mod device;
+mod fill;
+mod plan;
+mod pool;
+mod timing;
+
+pub use batch::{BatchPart, PendingBatch};
+pub use decoder::GpuDecoder;
+pub use device::{AdapterDescription, AdapterKind, Device, Select, adapters};
+pub use wgpu;

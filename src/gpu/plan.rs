@@ -1,0 +1,349 @@
+//! How a batch is cut to fit a device: into output buffers, and those into dispatches whose every binding, offset and
+//! number of workgroups is within the limits. Pure arithmetic; no GPU in sight.
+//!
+//! In nearly all cases there is one buffer and one dispatch. Where the output or the index rows exceed a binding, they
+//! are cut at whole images. Only an image that exceeds a binding by itself, a size that cannot be aligned, or a
+//! codebook that exceeds a binding falls back to pieces that the kernel `words` puts together.
+
+use std::ops::Range;
+
+use super::decode::Kernel;
+use crate::format::index::IndexWidth;
+use crate::geometry::Geometry;
+use crate::output::{Layout, OutputSpec};
+
+/// Largest window of an output buffer: word numbers and byte sums stay far within 32 bits in the shader.
+const MAX_WINDOW: u64 = 1 << 30;
+/// Largest part of one index row: bit numbers stay within 32 bits in the shader.
+const MAX_ROW_PART: u64 = 1 << 28;
+
+/// What of a device's limits matters here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Largest storage binding in bytes.
+    pub binding: u64,
+    /// Largest buffer in bytes.
+    pub buffer: u64,
+    /// Alignment of storage bindings in bytes.
+    pub alignment: u64,
+    pub workgroups_per_dimension: u64,
+    pub workgroup_size: u64,
+}
+
+/// The sizes of what is decoded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    pub geometry: Geometry,
+    pub index_width: IndexWidth,
+}
+
+impl Sizes {
+    /// Bytes of an index row on the device: the stored row, padded to a whole word.
+    pub fn row_stride(&self) -> u64 {
+        (self.index_width.row_len(self.geometry.patches()) as u64).next_multiple_of(4)
+    }
+
+    /// Whether the kernels `columns_*` can decode these images.
+    pub fn fit_columns(&self) -> bool {
+        let patch_width = self.geometry.patch_width();
+        self.geometry.image_width().is_multiple_of(4) && (matches!(patch_width, 1 | 2) || patch_width.is_multiple_of(4))
+    }
+}
+
+/// A piece of a batch that gets an output buffer of its own.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    /// Its bytes of the batch's output.
+    pub output: Range<u64>,
+    /// Bytes of the index buffer.
+    pub index_len: u64,
+    /// Where each sample's index row goes in the index buffer.
+    pub rows: Vec<RowPlace>,
+    pub passes: Vec<Pass>,
+}
+
+/// Where the index row of a sample of the batch starts in the index buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RowPlace {
+    pub sample: usize,
+    pub offset: u64,
+}
+
+/// One dispatch.
+#[derive(Debug, Clone)]
+pub(crate) struct Pass {
+    pub kernel: Kernel,
+    /// Bytes of the output buffer that are bound.
+    pub window: Range<u64>,
+    /// Bytes of the index buffer that are bound.
+    pub indices: Range<u64>,
+    /// Part of the codebook that is bound.
+    pub codebook_part: usize,
+    pub workgroups: [u32; 2],
+    pub first_unit: u32,
+    pub end_unit: u32,
+    pub stride: u32,
+    // The rest is for the kernel `words`; see the shader.
+    pub first_row: u32,
+    pub first_value: u32,
+    pub end_row: u32,
+    pub merge: bool,
+    pub first_sample: u32,
+    pub samples: u32,
+    pub first_patch: u32,
+    pub patches: u32,
+}
+
+/// Index rows, or a part of one, that are bound together.
+struct RowPart {
+    /// Samples of the batch.
+    samples: Range<usize>,
+    patches: Range<usize>,
+    /// Bytes of the index buffer.
+    bytes: Range<u64>,
+}
+
+/// A size that the device cannot hold in any number of pieces.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooSmall {
+    pub limit: &'static str,
+    pub found: u64,
+    pub needed: u64,
+}
+
+/// Plans a batch of `samples` images.
+pub(crate) fn plan(
+    limits: &Limits,
+    sizes: &Sizes,
+    spec: &OutputSpec,
+    samples: usize,
+    codebook_parts: usize,
+) -> Result<Vec<Chunk>, TooSmall> {
+    let limits = Limits { binding: limits.binding.min(MAX_WINDOW) / limits.alignment * limits.alignment, ..*limits };
+    let too_small = |limit, found, needed| Err(TooSmall { limit, found, needed });
+    if limits.binding == 0 {
+        return too_small("max_storage_buffer_binding_size", limits.binding, limits.alignment);
+    }
+    let image_len = spec.batch_len(&sizes.geometry, 1) as u64;
+    let total = image_len * samples as u64;
+    // As if every row were aligned, though only the first of each group is.
+    let row = sizes.row_stride().next_multiple_of(limits.alignment);
+    let rows_per_buffer = limits.buffer / row;
+    // A piece of a buffer's size of larger images touches two of them.
+    let least_rows = if image_len > limits.buffer { 2 } else { 1 };
+    if rows_per_buffer < least_rows {
+        return too_small("max_buffer_size", limits.buffer, row * least_rows);
+    }
+    let images_per_chunk = (limits.buffer / image_len.next_multiple_of(4)).min(rows_per_buffer);
+    let chunk_len = match images_per_chunk {
+        0 => limits.buffer / limits.alignment * limits.alignment,
+        images => images * image_len,
+    };
+    if chunk_len == 0 {
+        return too_small("max_buffer_size", limits.buffer, limits.alignment);
+    }
+    let chunks = ranges(0..total, chunk_len);
+    Ok(chunks.map(|output| chunk(&limits, sizes, spec, image_len, output, codebook_parts)).collect())
+}
+
+/// Cuts a range into ranges of `len` and a rest.
+fn ranges(range: Range<u64>, len: u64) -> impl Iterator<Item = Range<u64>> {
+    let end = range.end;
+    range.step_by(len.min(usize::MAX as u64) as usize).map(move |start| start..(start + len).min(end))
+}
+
+fn chunk(
+    limits: &Limits,
+    sizes: &Sizes,
+    spec: &OutputSpec,
+    image_len: u64,
+    output: Range<u64>,
+    codebook_parts: usize,
+) -> Chunk {
+    let samples = (output.start / image_len) as usize..output.end.div_ceil(image_len) as usize;
+    let whole_images = output.start.is_multiple_of(image_len) && output.end.is_multiple_of(image_len);
+    let group = images_per_group(limits, sizes, image_len, samples.len());
+    let (mut rows, mut parts, mut index_len) = (Vec::new(), Vec::new(), 0);
+    let mut passes = Vec::new();
+    // Windows are words; the last may run over the end of the chunk, whose buffer is rounded up.
+    let len = (output.end - output.start).next_multiple_of(4);
+    if let (Some(group), true) = (group, whole_images) {
+        row_parts(sizes, limits, samples, group, &mut rows, &mut parts, &mut index_len);
+        let windows = ranges(0..len, if parts.len() > 1 { group as u64 * image_len } else { len });
+        for (window, part) in windows.zip(&parts) {
+            if codebook_parts == 1 && sizes.fit_columns() {
+                columns(limits, sizes, spec, window, part, &mut passes);
+            } else {
+                words(limits, sizes, spec, &output, window, std::slice::from_ref(part), codebook_parts, &mut passes);
+            }
+        }
+    } else {
+        let rows_per_part = (limits.binding / sizes.row_stride()) as usize;
+        row_parts(sizes, limits, samples, rows_per_part, &mut rows, &mut parts, &mut index_len);
+        for window in ranges(0..len, limits.binding) {
+            words(limits, sizes, spec, &output, window, &parts, codebook_parts, &mut passes);
+        }
+    }
+    Chunk { output, index_len, rows, passes }
+}
+
+/// How many whole images fit in one window whose rows fit in one binding, `None` if not even as many as alignment
+/// asks for.
+fn images_per_group(limits: &Limits, sizes: &Sizes, image_len: u64, samples: usize) -> Option<usize> {
+    let row = sizes.row_stride();
+    if row > limits.binding.min(MAX_ROW_PART) {
+        return None;
+    }
+    let most = (limits.binding / image_len).min(limits.binding / row);
+    if samples as u64 <= most {
+        return Some(samples);
+    }
+    // The second window starts behind the first: at a multiple of the alignment, so after that many images.
+    let step = limits.alignment / gcd(limits.alignment, image_len);
+    match most / step * step {
+        0 => None,
+        group => Some(group as usize),
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Places the rows of `samples` in the index buffer, aligned every `rows_per_part`; a row that exceeds a binding
+/// becomes several parts.
+fn row_parts(
+    sizes: &Sizes,
+    limits: &Limits,
+    samples: Range<usize>,
+    rows_per_part: usize,
+    rows: &mut Vec<RowPlace>,
+    parts: &mut Vec<RowPart>,
+    len: &mut u64,
+) {
+    let stride = sizes.row_stride();
+    let patches = sizes.geometry.patches();
+    for first in samples.clone().step_by(rows_per_part.max(1)) {
+        let group = first..(first + rows_per_part.max(1)).min(samples.end);
+        let start = len.next_multiple_of(limits.alignment);
+        rows.extend(group.clone().zip(0..).map(|(sample, i)| RowPlace { sample, offset: start + i * stride }));
+        *len = start + group.len() as u64 * stride;
+        if rows_per_part > 0 && stride <= MAX_ROW_PART {
+            parts.push(RowPart { samples: group, patches: 0..patches, bytes: start..*len });
+            continue;
+        }
+        // So many patches are a whole number of words and of alignments at any index width.
+        let bits = sizes.index_width.bits() as u64;
+        let step = 8 * limits.alignment;
+        let most = (limits.binding.min(MAX_ROW_PART) * 8 / bits / step).max(1) * step;
+        for range in ranges(0..patches as u64, most) {
+            let bytes = start + range.start * bits / 8..(start + range.end * bits / 8).next_multiple_of(4).min(*len);
+            let patches = range.start as usize..range.end as usize;
+            parts.push(RowPart { samples: group.clone(), patches, bytes });
+        }
+    }
+}
+
+/// A window of whole images, whose index rows are one part, by the fast kernel.
+fn columns(
+    limits: &Limits,
+    sizes: &Sizes,
+    spec: &OutputSpec,
+    window: Range<u64>,
+    part: &RowPart,
+    passes: &mut Vec<Pass>,
+) {
+    let units = part.samples.len() * sizes.geometry.grid_height() * (sizes.geometry.image_width() / 4);
+    let pass = Pass {
+        kernel: Kernel::columns(spec.dtype),
+        window,
+        indices: part.bytes.clone(),
+        codebook_part: 0,
+        workgroups: [0; 2],
+        first_unit: 0,
+        end_unit: 0,
+        stride: 0,
+        first_row: 0,
+        first_value: 0,
+        end_row: 0,
+        merge: false,
+        first_sample: 0,
+        samples: part.samples.len() as u32,
+        first_patch: 0,
+        patches: sizes.geometry.patches() as u32,
+    };
+    dispatches(limits, units as u64, pass, passes);
+}
+
+/// A window of any bytes, from all parts that have something to give to it.
+#[expect(clippy::too_many_arguments)]
+fn words(
+    limits: &Limits,
+    sizes: &Sizes,
+    spec: &OutputSpec,
+    output: &Range<u64>,
+    window: Range<u64>,
+    parts: &[RowPart],
+    codebook_parts: usize,
+    passes: &mut Vec<Pass>,
+) {
+    let g = &sizes.geometry;
+    let size = spec.dtype.size() as u64;
+    let (row_len, rows_per_image) = match spec.layout {
+        Layout::Nhwc => (g.image_row_len() as u64, g.image_height() as u64),
+        Layout::Nchw => (g.image_width() as u64, (g.image_height() * g.channels()) as u64),
+    };
+    // Values are counted from the first sample that the window touches, so that row numbers stay small.
+    let first_value = (output.start + window.start) / size;
+    let end_value = (output.start + window.end).min(output.end).div_ceil(size);
+    let image_values = row_len * rows_per_image;
+    let origin = first_value / image_values;
+    let (first_value, end_value) = (first_value - origin * image_values, end_value - origin * image_values);
+    let last_sample = origin + end_value.div_ceil(image_values);
+    let mut merge = false;
+    for part in parts {
+        let touched = part.samples.start.max(origin as usize)..part.samples.end.min(last_sample as usize);
+        if touched.is_empty() {
+            continue;
+        }
+        for codebook_part in 0..codebook_parts {
+            let pass = Pass {
+                kernel: Kernel::Words,
+                window: window.clone(),
+                indices: part.bytes.clone(),
+                codebook_part,
+                workgroups: [0; 2],
+                first_unit: 0,
+                end_unit: 0,
+                stride: 0,
+                first_row: (first_value / row_len) as u32,
+                first_value: (first_value % row_len) as u32,
+                end_row: end_value.div_ceil(row_len) as u32,
+                merge,
+                // Below zero if the part begins before the window: the shader's arithmetic wraps around.
+                first_sample: (part.samples.start as u32).wrapping_sub(origin as u32),
+                samples: part.samples.len() as u32,
+                first_patch: part.patches.start as u32,
+                patches: part.patches.len() as u32,
+            };
+            dispatches(limits, (window.end - window.start) / 4, pass, passes);
+            merge = true;
+        }
+    }
+}
+
+/// Spreads units over as few dispatches as the limits allow.
+fn dispatches(limits: &Limits, units: u64, pass: Pass, passes: &mut Vec<Pass>) {
+    let most = limits.workgroups_per_dimension;
+    for range in ranges(0..units, most.saturating_mul(most).saturating_mul(limits.workgroup_size)) {
+        let workgroups = (range.end - range.start).div_ceil(limits.workgroup_size);
+        let x = workgroups.min(most);
+        passes.push(Pass {
+            workgroups: [x as u32, workgroups.div_ceil(x) as u32],
+            first_unit: range.start as u32,
+            end_unit: range.end as u32,
+            stride: (x * limits.workgroup_size) as u32,
+            ..pass.clone()
+        });
+    }
+}

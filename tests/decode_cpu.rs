@@ -1,0 +1,99 @@
+//! The CPU decoder against the oracle, and the oracle against pixels placed by hand.
+
+mod common;
+
+use common::{CASES, archive, assert_same, outputs};
+use kuat::{
+    ArchiveSpec, CpuDecoder, Decoder, Dtype, Error, Geometry, IndexWidth, Layout, NaiveDecoder, Normalization,
+    OutputSpec,
+};
+
+#[test]
+fn the_oracle_places_every_pixel_where_it_belongs() {
+    // Two codewords of 2x2 RGB pixels; an image of 3x3 pixels, so that the right and lower patches are cut.
+    let geometry = Geometry::new((3, 3), 3, (2, 2)).expect("valid");
+    let codebook = (0..24).collect();
+    let archive = archive(ArchiveSpec::new(geometry, codebook), &[vec![0, 1, 1, 0]]);
+    let decoder = NaiveDecoder::new(&archive);
+    let rows = archive.rows([0]).expect("there");
+    let nhwc: Vec<u8> = decoder.decode(&rows, &OutputSpec::default()).expect("decoded");
+    #[rustfmt::skip]
+    let expected = [
+        0, 1, 2,     3, 4, 5,     12, 13, 14,
+        6, 7, 8,     9, 10, 11,   18, 19, 20,
+        12, 13, 14,  15, 16, 17,  0, 1, 2,
+    ];
+    assert_eq!(nhwc, expected);
+    let planar = OutputSpec { layout: Layout::Nchw, ..Default::default() };
+    let nchw: Vec<u8> = decoder.decode(&rows, &planar).expect("decoded");
+    assert_eq!(nchw[..9], [0, 3, 12, 6, 9, 18, 12, 15, 0], "red");
+    assert_eq!(nchw[18..], [2, 5, 14, 8, 11, 20, 14, 17, 2], "blue");
+    let float = OutputSpec { dtype: Dtype::F32, normalization: Some(Normalization::imagenet()), ..Default::default() };
+    let floats: Vec<f32> = decoder.decode(&rows, &float).expect("decoded");
+    // (4 / 255 - 0.456) / 0.224 and (20 / 255 - 0.406) / 0.225, by hand.
+    assert!((floats[4] - -1.965_686_3).abs() < 1e-6 && (floats[17] - -1.455_860_6).abs() < 1e-6);
+}
+
+#[test]
+fn the_cpu_equals_the_oracle_bit_for_bit_in_every_case() {
+    for case in CASES {
+        let archive = case.archive();
+        let (naive, cpu) = (NaiveDecoder::new(&archive), CpuDecoder::new(&archive));
+        // Repeated and in reverse.
+        let samples = (0..case.samples).rev().chain([0, 0]);
+        let rows = archive.rows(samples).expect("there");
+        for spec in outputs(case.channels as usize) {
+            let len = spec.batch_len(archive.geometry(), rows.len());
+            let (mut found, mut expected) = (vec![0xaa; len], vec![0x55; len]);
+            naive.decode_bytes(&rows, &spec, &mut expected).expect("decoded");
+            cpu.decode_bytes(&rows, &spec, &mut found).expect("decoded");
+            assert_same(&format!("{case:?}"), &found, &expected, &spec, archive.geometry(), true);
+        }
+    }
+}
+
+#[test]
+fn an_empty_batch_is_empty() {
+    let archive = CASES[0].archive();
+    assert!(CpuDecoder::new(&archive).decode::<u8>(&[], &OutputSpec::default()).expect("decoded").is_empty());
+}
+
+#[test]
+fn an_index_beyond_the_codebook_decodes_as_the_last_codeword() {
+    let geometry = Geometry::new((8, 8), 3, (4, 4)).expect("valid");
+    for bits in [8, 13, 16, 25, 32] {
+        let width = IndexWidth::new(bits).expect("valid");
+        let mut spec = ArchiveSpec::new(geometry, (0..5 * 48).map(|i| i as u8).collect());
+        spec.index_width = Some(width);
+        let archive = archive(spec, &[vec![4; 4]]);
+        let mut row = Vec::new();
+        width.pack(&[5, 255, u32::MAX, 4], &mut row);
+        let (naive, cpu) = (NaiveDecoder::new(&archive), CpuDecoder::new(&archive));
+        let expected: Vec<u8> = naive.decode(&archive.rows([0]).expect("there"), &Default::default()).expect("decoded");
+        for decoder in [&naive as &dyn Decoder, &cpu] {
+            let mut found = vec![0; expected.len()];
+            decoder.decode_bytes(&[&row], &OutputSpec::default(), &mut found).expect("decoded");
+            assert_eq!(found, expected, "{bits} bits, {}", decoder.device_name());
+        }
+    }
+}
+
+#[test]
+fn arguments_that_do_not_fit_are_refused_and_nothing_is_written() {
+    let archive = CASES[0].archive();
+    let cpu = CpuDecoder::new(&archive);
+    let rows = archive.rows([0]).expect("there");
+    let image = archive.geometry().image_len();
+    let u8_spec = OutputSpec::default();
+    let f32_spec = OutputSpec { dtype: Dtype::F32, ..u8_spec };
+
+    let mut output = vec![7u8; image];
+    let short: &[&[u8]] = &[&rows[0][1..]];
+    assert!(matches!(cpu.decode_into(short, &u8_spec, &mut output), Err(Error::RowLength { row: 0, .. })));
+    assert!(matches!(cpu.decode_into(&rows, &u8_spec, &mut output[1..]), Err(Error::OutputLength { .. })));
+    assert!(matches!(cpu.decode_into(&rows, &f32_spec, &mut output), Err(Error::OutputDtype { .. })));
+    let normalised = OutputSpec { normalization: Some(Normalization::imagenet()), ..u8_spec };
+    assert!(matches!(cpu.decode_into(&rows, &normalised, &mut output), Err(Error::Normalization { .. })));
+    assert!(output.iter().all(|&byte| byte == 7));
+    assert!(matches!(archive.row(archive.samples()), Err(Error::Sample { .. })));
+}
