@@ -254,6 +254,18 @@ pub enum Error {
         /// The driver's or wgpu's message.
         message: String,
     },
+    /// A decoder's output is not the oracle's.
+    #[error(
+        "{device} decodes wrongly ({output}): value {place} of the batch differs from the oracle's; please report it"
+    )]
+    Mismatch {
+        /// What decoded.
+        device: String,
+        /// What was asked for.
+        output: String,
+        /// The first value that differs.
+        place: usize,
+    },
     /// The adapter's limits are too low for the smallest piece of the work.
     #[error("{adapter}: {limit} is {found}, decoding needs at least {needed}")]
     GpuLimit {
@@ -277,6 +289,13 @@ fn found_adapters(found: &[String]) -> String {
 }
 
 impl Error {
+    /// The message followed by those of its causes, on one line.
+    pub fn with_causes(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        let text = causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"));
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
     /// A closure for `map_err` that adds what was tried and on which file.
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();

@@ -2,6 +2,8 @@
 
 pub mod archive;
 pub mod decode;
+#[cfg(feature = "encode")]
+pub mod encode;
 mod error;
 pub mod format;
 mod geometry;

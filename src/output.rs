@@ -30,6 +30,16 @@ impl Dtype {
         }
     }
 
+    /// The number that an element's bytes stand for.
+    fn read(self, bytes: &[u8]) -> f32 {
+        match (self, bytes) {
+            (Dtype::U8, &[byte, ..]) => byte.into(),
+            (Dtype::F16, &[a, b, ..]) => f16::from_ne_bytes([a, b]).to_f32(),
+            (Dtype::F32, &[a, b, c, d, ..]) => f32::from_ne_bytes([a, b, c, d]),
+            _ => f32::NAN,
+        }
+    }
+
     /// The name that the command and numpy users know.
     pub fn name(self) -> &'static str {
         match self {
@@ -96,6 +106,8 @@ macro_rules! named {
         }
     };
 }
+#[cfg(any(feature = "encode", feature = "gpu"))]
+pub(crate) use named;
 named!(Dtype, "dtype", "u8, f16 or f32", U8 F16 F32);
 named!(Layout, "layout", "nhwc or nchw", Nhwc Nchw);
 
@@ -179,6 +191,24 @@ impl OutputSpec {
         self.normalization.as_ref().map_or(((1.0 / 255.0) as f32, 0.0), |n| n.scale_bias(channel))
     }
 
+    /// The first value in which a batch differs from the oracle's: bytes in any bit, floats by more than
+    /// [`float_tolerance`]. Lengths that differ count as a difference at the shorter one's end.
+    pub fn first_difference(&self, found: &[u8], expected: &[u8]) -> Option<usize> {
+        if found == expected {
+            return None;
+        }
+        let size = self.dtype.size();
+        let tolerance = float_tolerance(self.dtype);
+        let differ = |(a, b): (&[u8], &[u8])| {
+            let (a, b) = (self.dtype.read(a), self.dtype.read(b));
+            let error = (a - b).abs();
+            error > tolerance * b.abs().max(1.0) || error.is_nan()
+        };
+        let place = found.chunks_exact(size).zip(expected.chunks_exact(size)).position(differ);
+        let shorter = found.len().min(expected.len()) / size;
+        place.or((found.len() != expected.len()).then_some(shorter))
+    }
+
     /// Checks the specification against the images it is for.
     ///
     /// # Errors
@@ -195,6 +225,13 @@ impl OutputSpec {
             return Err(Error::Normalization { problem });
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for OutputSpec {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let normalized = if self.normalization.is_some() { " normalised" } else { "" };
+        write!(f, "{} {}{normalized}", self.dtype, self.layout)
     }
 }
 

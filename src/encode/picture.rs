@@ -1,0 +1,205 @@
+//! Image files as pixels.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use image::error::{LimitError, LimitErrorKind};
+use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageReader, Limits, Pixel};
+
+use crate::error::{Error, Result};
+
+/// The most pixels that an image may have: where Pillow, too, takes a file for a decompression bomb.
+pub const MAX_PIXELS: u64 = 178_956_970;
+
+/// The most memory for one decoded image, and the most bytes of a file: four bytes per pixel.
+const MAX_BYTES: u64 = 4 * MAX_PIXELS;
+
+/// An image of 8-bit values, pixels interleaved, rows from top to bottom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Values of a pixel: 1 (grey), 3 (RGB) or 4 (RGBA).
+    pub channels: u32,
+    /// Height x width x channels values.
+    pub pixels: Vec<u8>,
+}
+
+impl Image {
+    /// Decodes a JPEG, PNG, WebP or BMP file, whatever its name, into 1, 3 or 4 channels.
+    ///
+    /// The picture is turned as its EXIF orientation says. Conversions are those of Pillow: grey is ITU-R 601 luma,
+    /// 16-bit values lose their lower half, transparency is dropped rather than blended unless there is a channel
+    /// for it.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Image`] or [`Error::ImageTooLarge`], each with the path.
+    pub fn decode(path: &Path, channels: u32) -> Result<Self> {
+        let failed = |source| Error::Image { path: path.into(), source };
+        let too_big = || ImageError::Limits(LimitError::from_kind(LimitErrorKind::InsufficientMemory));
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let file_len = file.metadata().map_err(Error::io("open", path))?.len();
+        if file_len > MAX_BYTES {
+            return Err(failed(too_big()));
+        }
+        let reader = ImageReader::new(BufReader::new(file)).with_guessed_format();
+        let mut reader = reader.map_err(Error::io("read", path))?;
+        let mut limits = Limits::no_limits();
+        limits.max_alloc = Some(MAX_BYTES);
+        reader.limits(limits);
+        let mut decoder = reader.into_decoder().map_err(failed)?;
+        let (width, height) = decoder.dimensions();
+        if u64::from(width) * u64::from(height) > MAX_PIXELS {
+            return Err(Error::ImageTooLarge { path: path.into(), width, height, limit: MAX_PIXELS });
+        }
+        if decoder.total_bytes() > MAX_BYTES {
+            return Err(failed(too_big()));
+        }
+        // A picture with a damaged orientation is a picture all the same.
+        let orientation = decoder.orientation().ok();
+        let mut picture = DynamicImage::from_decoder(decoder).map_err(failed)?;
+        if let Some(orientation) = orientation {
+            picture.apply_orientation(orientation);
+        }
+        Ok(Self::from_dynamic(picture, channels))
+    }
+
+    fn from_dynamic(picture: DynamicImage, channels: u32) -> Self {
+        let (width, height) = (picture.width(), picture.height());
+        let (found, pixels) = match picture {
+            DynamicImage::ImageLuma8(picture) => (1, picture.into_raw()),
+            DynamicImage::ImageLumaA8(picture) => (2, picture.into_raw()),
+            DynamicImage::ImageRgb8(picture) => (3, picture.into_raw()),
+            DynamicImage::ImageRgba8(picture) => (4, picture.into_raw()),
+            DynamicImage::ImageLuma16(picture) => (1, upper_bytes(&picture)),
+            DynamicImage::ImageLumaA16(picture) => (2, upper_bytes(&picture)),
+            DynamicImage::ImageRgb16(picture) => (3, upper_bytes(&picture)),
+            DynamicImage::ImageRgba16(picture) => (4, upper_bytes(&picture)),
+            other => (4, other.into_rgba8().into_raw()),
+        };
+        Self { width, height, channels, pixels: convert(pixels, found, channels) }
+    }
+}
+
+fn upper_bytes<P: Pixel<Subpixel = u16>>(picture: &ImageBuffer<P, Vec<u16>>) -> Vec<u8> {
+    picture.as_raw().iter().map(|value| (value >> 8) as u8).collect()
+}
+
+/// Converts pixels of `from` channels (1 grey, 2 grey and alpha, 3 RGB, 4 RGBA) into 1, 3 or 4 channels.
+fn convert(pixels: Vec<u8>, from: usize, to: u32) -> Vec<u8> {
+    if from == to as usize {
+        return pixels;
+    }
+    let rgb = |p: &[u8]| if from < 3 { [p[0]; 3] } else { [p[0], p[1], p[2]] };
+    let each = pixels.chunks_exact(from);
+    match to {
+        1 if from < 3 => each.map(|p| p[0]).collect(),
+        1 => each.map(|p| luma(rgb(p))).collect(),
+        3 => each.flat_map(rgb).collect(),
+        _ => {
+            let alpha = |p: &[u8]| if from.is_multiple_of(2) { p[from - 1] } else { 255 };
+            each.flat_map(|p| [rgb(p)[0], rgb(p)[1], rgb(p)[2], alpha(p)]).collect()
+        }
+    }
+}
+
+/// The ITU-R 601 luma of a pixel, in Pillow's integers.
+fn luma([red, green, blue]: [u8; 3]) -> u8 {
+    ((u32::from(red) * 19_595 + u32::from(green) * 38_470 + u32::from(blue) * 7_471 + 0x8000) >> 16) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
+
+    use super::*;
+
+    fn decode(bytes: &[u8], channels: u32) -> Result<Image> {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let path = folder.path().join("picture.jpg");
+        std::fs::write(&path, bytes).expect("write");
+        Image::decode(&path, channels)
+    }
+
+    fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        picture.into().write_to(&mut bytes, format).expect("encode");
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn formats_are_told_by_content() {
+        let picture = RgbImage::from_fn(5, 3, |x, y| Rgb([x as u8 * 50, y as u8 * 100, 7]));
+        for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP] {
+            let image = decode(&encoded(picture.clone(), format), 3).expect("decode");
+            assert_eq!((image.width, image.height, image.channels), (5, 3, 3), "{format:?}");
+            assert_eq!(image.pixels, picture.as_raw().as_slice(), "{format:?}");
+        }
+        let image =
+            decode(&encoded(RgbImage::from_pixel(8, 8, Rgb([200, 100, 50])), ImageFormat::Jpeg), 3).expect("decode");
+        assert!(image.pixels.iter().zip([200, 100, 50].iter().cycle()).all(|(a, b)| a.abs_diff(*b) <= 4));
+    }
+
+    #[test]
+    fn channels_are_converted_as_pillow_does() {
+        // Pillow: Image.new("RGB", (1, 1), c).convert("L") is 76, 150, 29 for the pure colours.
+        for (colour, grey) in [([255, 0, 0], 76), ([0, 255, 0], 150), ([0, 0, 255], 29), ([255; 3], 255), ([9; 3], 9)] {
+            let bytes = encoded(RgbImage::from_pixel(1, 1, Rgb(colour)), ImageFormat::Png);
+            assert_eq!(decode(&bytes, 1).expect("decode").pixels, [grey]);
+            assert_eq!(decode(&bytes, 4).expect("decode").pixels, [colour[0], colour[1], colour[2], 255]);
+        }
+        let bytes = encoded(RgbaImage::from_pixel(1, 1, Rgba([1, 2, 3, 4])), ImageFormat::Png);
+        assert_eq!(decode(&bytes, 3).expect("decode").pixels, [1, 2, 3]);
+        assert_eq!(decode(&bytes, 4).expect("decode").pixels, [1, 2, 3, 4]);
+        let bytes = encoded(GrayImage::from_pixel(1, 1, Luma([77])), ImageFormat::Png);
+        assert_eq!(decode(&bytes, 1).expect("decode").pixels, [77]);
+        assert_eq!(decode(&bytes, 3).expect("decode").pixels, [77; 3]);
+        let deep = ImageBuffer::<Rgb<u16>, _>::from_pixel(1, 1, Rgb([0x12FF, 0xFF00, 0x00FF]));
+        assert_eq!(decode(&encoded(deep, ImageFormat::Png), 3).expect("decode").pixels, [0x12, 0xFF, 0]);
+    }
+
+    #[test]
+    fn pictures_are_turned_as_their_exif_data_says() {
+        let half = |x: u32| if x < 16 { Rgb([255, 0, 0]) } else { Rgb([0, 0, 255]) };
+        let jpeg = encoded(RgbImage::from_fn(32, 16, |x, _| half(x)), ImageFormat::Jpeg);
+        // The first row of pixels is, EXIF 2.32: 1 the top, 3 the bottom, 6 the right, 8 the left of the scene.
+        for (orientation, size, first_is_red) in
+            [(1, (32, 16), true), (3, (32, 16), false), (6, (16, 32), true), (8, (16, 32), false)]
+        {
+            let mut exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+            exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+            let mut bytes = vec![0xFF, 0xD8, 0xFF, 0xE1, 0, exif.len() as u8 + 2];
+            bytes.extend(exif);
+            bytes.extend(&jpeg[2..]);
+            let image = decode(&bytes, 3).expect("decode");
+            assert_eq!((image.width, image.height), size, "orientation {orientation}");
+            assert_eq!(image.pixels[0] > 128, first_is_red, "orientation {orientation}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_no_images_are_named() {
+        for bytes in [&b""[..], b"x", b"\xFF\xD8", b"\x89PNG\r\n\x1a\n", b"GIF89a\x01\0\x01\0\0\0\0", b"<html>"] {
+            let error = decode(bytes, 3).expect_err("no image");
+            assert!(matches!(&error, Error::Image { path, .. } if path.ends_with("picture.jpg")), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn huge_pictures_are_refused_by_their_header() {
+        let mut png = encoded(GrayImage::new(1, 1), ImageFormat::Png);
+        // Width and height of the header chunk, and its checksum.
+        png[16..24].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30]);
+        let crc = png[12..29].iter().fold(!0u32, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| crc >> 1 ^ if crc & 1 == 1 { 0xEDB8_8320 } else { 0 })
+        });
+        png[29..33].copy_from_slice(&(!crc).to_be_bytes());
+        match decode(&png, 3) {
+            Err(Error::ImageTooLarge { width: 30_000, height: 30_000, limit: MAX_PIXELS, .. }) => (),
+            other => unreachable!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The patches that a codebook is trained on.
+
+use std::collections::HashSet;
+
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64;
+use rayon::prelude::*;
+
+use super::pipeline::with_causes;
+use super::source::Source;
+use super::{EncodeOptions, OnError, patches, prepare};
+use crate::error::{Error, Result};
+use crate::geometry::Geometry;
+use crate::progress::{Counter, Progress};
+
+/// The most images that patches are taken from.
+const MAX_IMAGES: usize = 8192;
+
+/// Training patches for each codeword.
+const PER_CODEWORD: usize = 64;
+
+/// The most bytes that the training patches may take, with what training needs for each.
+const MAX_BYTES: usize = 256 << 20;
+
+/// Bytes that training needs for a patch beside the patch itself.
+const OVERHEAD: usize = 48;
+
+/// Random patches of random images, the same for the same seed: from min(8192, all) images equally many each,
+/// together as many as there are, at most 64 per codeword, and at most what takes 256 MiB with 48 bytes of working
+/// memory for each.
+pub(super) fn sample(
+    source: &dyn Source,
+    geometry: &Geometry,
+    options: &EncodeOptions,
+    progress: &dyn Progress,
+) -> Result<Vec<u8>> {
+    let len = geometry.codeword_len();
+    if source.is_empty() {
+        return Err(Error::Argument { argument: "source", found: "no images".into(), expected: "at least one".into() });
+    }
+    let mut random = Pcg64::seed_from_u64(options.seed);
+    let images = choose(&mut random, source.len(), MAX_IMAGES);
+    let target = options.codewords.saturating_mul(PER_CODEWORD).min(MAX_BYTES / (len + OVERHEAD));
+    let each = target.div_ceil(images.len()).clamp(1, geometry.patches());
+    let counter = Counter::new(progress, "sampling", images.len());
+    let seeds: Vec<u64> = images.iter().map(|_| random.next_u64()).collect();
+    let mut sampled = Vec::new();
+    let mut first_problem = None;
+    // In chunks, so that an error ends the work soon and is always the same one.
+    for (images, seeds) in images.chunks(256).zip(seeds.chunks(256)) {
+        let results: Vec<Result<Vec<u8>>> = images
+            .par_iter()
+            .zip(seeds)
+            .map(|(&index, &seed)| {
+                let image = prepare(source, index, options);
+                counter.add(1)?;
+                let image = image?;
+                let chosen = choose(&mut Pcg64::seed_from_u64(seed), geometry.patches(), each);
+                let mut sampled = vec![0; chosen.len() * len];
+                for (place, patch) in chosen.into_iter().zip(sampled.chunks_exact_mut(len)) {
+                    let (x, y) = (place % geometry.grid_width(), place / geometry.grid_width());
+                    patches::cut(geometry, &image.pixels, x, y, patch);
+                }
+                Ok(sampled)
+            })
+            .collect();
+        for result in results {
+            match result {
+                Ok(patches) => sampled.extend(patches),
+                Err(error) if options.on_error == OnError::Skip && !matches!(error, Error::Interrupted) => {
+                    first_problem.get_or_insert(with_causes(&error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    match first_problem {
+        Some(first) if sampled.is_empty() => Err(Error::AllSkipped { files: images.len(), first }),
+        _ => Ok(sampled),
+    }
+}
+
+/// `most` numbers below `count`, or all, in ascending order, each set equally likely (Floyd's algorithm: Bentley
+/// and Floyd, "A sample of brilliance", 1987).
+///
+/// Written out, as `rand` may change what its own sampling returns from one version to the next.
+fn choose(random: &mut Pcg64, count: usize, most: usize) -> Vec<usize> {
+    if most >= count {
+        return (0..count).collect();
+    }
+    let mut chosen = HashSet::with_capacity(most);
+    for last in count - most..count {
+        let number = below(random, last + 1);
+        if !chosen.insert(number) {
+            chosen.insert(last);
+        }
+    }
+    let mut chosen: Vec<usize> = chosen.into_iter().collect();
+    chosen.sort_unstable();
+    chosen
+}
+
+/// A number below `count`, uniform up to a bias of count / 2^64.
+fn below(random: &mut Pcg64, count: usize) -> usize {
+    ((u128::from(random.next_u64()) * count as u128) >> 64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_are_distinct_sorted_and_uniform() {
+        let mut random = Pcg64::seed_from_u64(4);
+        let mut times = [0; 10];
+        for _ in 0..10_000 {
+            let chosen = choose(&mut random, 10, 3);
+            assert!(chosen.len() == 3 && chosen.is_sorted_by(|a, b| a < b));
+            chosen.into_iter().for_each(|number| times[number] += 1);
+        }
+        // 3000 each; the standard deviation is 46.
+        assert!(times.iter().all(|&times| (2750..3250).contains(&times)), "{times:?}");
+        assert_eq!(choose(&mut random, 3, 5), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_seed_always_gives_the_same_choice() {
+        // What this version chose first: another result would change archives made from the same seed.
+        assert_eq!(choose(&mut Pcg64::seed_from_u64(0), 1000, 4), [38, 127, 346, 709]);
+    }
+}
