@@ -39,8 +39,6 @@ struct Params {
     patches: u32,
     first_codeword: u32,
     codewords: u32,
-    padding_0: u32,
-    padding_1: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -91,12 +89,10 @@ fn index_at(sample: u32, patch_number: u32) -> u32 {
 // ---- columns ----
 
 struct Column {
-    sample: u32,
-    // In units of four pixels.
-    x: u32,
-    // First row of pixels, and one past the last.
+    // First row of pixels.
     top: u32,
-    bottom: u32,
+    // Place of the first group of four values in the output, in groups.
+    place: u32,
     // First word of the codeword that holds each of the four pixels.
     codewords: vec4<u32>,
 }
@@ -104,37 +100,46 @@ struct Column {
 fn column_at(unit: u32) -> Column {
     let width = IMAGE_WIDTH / 4u;
     var column: Column;
-    column.x = unit % width;
+    let x = unit % width;
     let grid_row = unit / width;
     let grid_y = grid_row % GRID_HEIGHT;
-    column.sample = grid_row / GRID_HEIGHT;
+    let sample = grid_row / GRID_HEIGHT;
     column.top = grid_y * PATCH_HEIGHT;
-    column.bottom = min(column.top + PATCH_HEIGHT, IMAGE_HEIGHT);
-    let patch_number = grid_y * GRID_WIDTH + column.x * 4u / PATCH_WIDTH;
+    if PLANAR {
+        column.place = (sample * CHANNELS * IMAGE_HEIGHT + column.top) * width + x;
+    } else {
+        column.place = ((sample * IMAGE_HEIGHT + column.top) * width + x) * CHANNELS;
+    }
+    let patch_number = grid_y * GRID_WIDTH + x * 4u / PATCH_WIDTH;
     if PATCH_WIDTH == 1u {
         column.codewords = vec4<u32>(
-            index_at(column.sample, patch_number),
-            index_at(column.sample, patch_number + 1u),
-            index_at(column.sample, patch_number + 2u),
-            index_at(column.sample, patch_number + 3u),
+            index_at(sample, patch_number),
+            index_at(sample, patch_number + 1u),
+            index_at(sample, patch_number + 2u),
+            index_at(sample, patch_number + 3u),
         ) * CODEWORD_WORDS;
     } else if PATCH_WIDTH == 2u {
         column.codewords = vec4<u32>(
-            index_at(column.sample, patch_number),
+            index_at(sample, patch_number),
             0u,
-            index_at(column.sample, patch_number + 1u),
+            index_at(sample, patch_number + 1u),
             0u,
         ) * CODEWORD_WORDS;
     } else {
-        let within = column.x % PATCH_COLUMNS * CHANNELS;
-        column.codewords = vec4<u32>(index_at(column.sample, patch_number) * CODEWORD_WORDS + within, 0u, 0u, 0u);
+        let within = x % PATCH_COLUMNS * CHANNELS;
+        column.codewords = vec4<u32>(index_at(sample, patch_number) * CODEWORD_WORDS + within, 0u, 0u, 0u);
     }
     return column;
 }
 
-// Four pixels of one row, interleaved: as many words as there are channels.
+// Whether a row of the patch is below the image's lower edge.
+fn is_below(column: Column, y: u32) -> bool {
+    return IMAGE_HEIGHT % PATCH_HEIGHT != 0u && column.top + y >= IMAGE_HEIGHT;
+}
+
+// Four pixels of row `y` of the patch, interleaved: as many words as there are channels.
 fn pixels_at(column: Column, y: u32) -> vec4<u32> {
-    let words = column.codewords + (y - column.top) * CODEWORD_ROW_WORDS;
+    let words = column.codewords + y * CODEWORD_ROW_WORDS;
     if PATCH_WIDTH == 1u {
         let a = codebook[words.x];
         let b = codebook[words.y];
@@ -188,9 +193,9 @@ fn group_values(pixels: vec4<u32>, part: u32) -> vec4<u32> {
 // The same group's place in the output, in groups of four values.
 fn group_place(column: Column, y: u32, part: u32) -> u32 {
     if PLANAR {
-        return ((column.sample * CHANNELS + part) * IMAGE_HEIGHT + y) * (IMAGE_WIDTH / 4u) + column.x;
+        return column.place + (part * IMAGE_HEIGHT + y) * (IMAGE_WIDTH / 4u);
     }
-    return ((column.sample * IMAGE_HEIGHT + y) * (IMAGE_WIDTH / 4u) + column.x) * CHANNELS + part;
+    return column.place + y * (IMAGE_WIDTH / 4u * CHANNELS) + part;
 }
 
 // Per channel constants in the order of a group's values.
@@ -236,7 +241,10 @@ fn columns_u8(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let column = column_at(unit);
-    for (var y = column.top; y < column.bottom; y++) {
+    for (var y = 0u; y < PATCH_HEIGHT; y++) {
+        if is_below(column, y) {
+            break;
+        }
         let pixels = pixels_at(column, y);
         write_group_u8(column, y, pixels, 0u);
         if CHANNELS >= 3u {
@@ -256,7 +264,10 @@ fn columns_f16(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let column = column_at(unit);
-    for (var y = column.top; y < column.bottom; y++) {
+    for (var y = 0u; y < PATCH_HEIGHT; y++) {
+        if is_below(column, y) {
+            break;
+        }
         let pixels = pixels_at(column, y);
         write_group_f16(column, y, pixels, 0u);
         if CHANNELS >= 3u {
@@ -276,7 +287,10 @@ fn columns_f32(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let column = column_at(unit);
-    for (var y = column.top; y < column.bottom; y++) {
+    for (var y = 0u; y < PATCH_HEIGHT; y++) {
+        if is_below(column, y) {
+            break;
+        }
         let pixels = pixels_at(column, y);
         write_group_f32(column, y, pixels, 0u);
         if CHANNELS >= 3u {

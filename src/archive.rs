@@ -1,6 +1,7 @@
 //! An archive opened for reading.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::path::Path;
 
@@ -18,10 +19,15 @@ use crate::geometry::Geometry;
 /// was not verified is safe: at worst it gives wrong pixels.
 ///
 /// The bytes must stay as they are while the archive lives; `D::as_ref` must return the same slice each time.
-#[derive(Debug)]
 pub struct Archive<D = Mmap> {
     data: D,
     header: Header,
+}
+
+impl<D> fmt::Debug for Archive<D> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Archive").field("header", &self.header).finish_non_exhaustive()
+    }
 }
 
 impl Archive<Mmap> {

@@ -1,8 +1,11 @@
 //! The decoder for CPUs: one gather per patch, images spread over all cores.
 
+use std::fmt;
+
 use half::f16;
 use rayon::prelude::*;
 
+use super::memory::{self, AlignedBytes};
 use super::{Decoder, check_call};
 use crate::archive::Archive;
 use crate::error::Result;
@@ -10,16 +13,25 @@ use crate::format::index::IndexWidth;
 use crate::geometry::Geometry;
 use crate::output::{Dtype, Layout, OutputSpec};
 
+/// How many patches ahead codewords are asked for: a large codebook is in no cache near the core.
+const AHEAD: usize = 16;
+
 /// Decodes in native code on all cores of rayon's current thread pool.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct CpuDecoder {
     geometry: Geometry,
     index_width: IndexWidth,
     /// Codewords with every patch row padded to `row_stride` bytes, so that one is copied by one wide load and
     /// store, which may run over into the next patch before that is written.
-    codebook: Vec<u8>,
+    codebook: AlignedBytes,
     row_stride: usize,
     last: u32,
+}
+
+impl fmt::Debug for CpuDecoder {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("CpuDecoder").field("geometry", &self.geometry).finish_non_exhaustive()
+    }
 }
 
 impl CpuDecoder {
@@ -29,8 +41,9 @@ impl CpuDecoder {
         let row_len = geometry.patch_row_len();
         let row_stride = row_len.next_power_of_two().max(4);
         let rows = archive.codebook().len() / row_len;
-        let mut codebook = vec![0; rows * row_stride];
+        let mut codebook = AlignedBytes::zeroed(rows * row_stride);
         codebook
+            .as_mut_slice()
             .par_chunks_exact_mut(row_stride)
             .zip(archive.codebook().par_chunks_exact(row_len))
             .with_min_len(1 << 14)
@@ -57,24 +70,55 @@ impl CpuDecoder {
         let row_len = self.geometry.image_row_len();
         let patch_row_len = self.geometry.patch_row_len();
         let patch_height = self.geometry.patch_height();
-        let (codebook, _) = self.codebook.as_chunks::<STRIDE>();
-        let codeword = |index: u32| codebook[index as usize * patch_height..][..patch_height].iter();
+        let (codebook, _) = self.codebook.as_slice().as_chunks::<STRIDE>();
         // As many patches as can be stored whole without running over the end of the row; those after them are
         // stored byte for byte.
         let wide = if row_len < STRIDE { 0 } else { ((row_len - STRIDE) / patch_row_len + 1).min(indices.len()) };
-        for (x, &index) in indices[..wide].iter().enumerate() {
-            let mut place = x * patch_row_len;
-            for source in codeword(index) {
-                let Some(target) = band.get_mut(place..place + STRIDE) else { break };
-                target.copy_from_slice(source);
-                place += row_len;
-            }
+        // The usual heights as constants, so that the stores of a patch are unrolled.
+        match band.len() / row_len {
+            2 => self.gather_wide(&indices[..wide], codebook, band, 2),
+            4 => self.gather_wide(&indices[..wide], codebook, band, 4),
+            rows => self.gather_wide(&indices[..wide], codebook, band, rows),
         }
         for (x, &index) in indices.iter().enumerate().skip(wide) {
             let place = x * patch_row_len;
             let len = patch_row_len.min(row_len - place);
-            for (source, row) in codeword(index).zip(band.chunks_exact_mut(row_len)) {
+            let codeword = &codebook[index as usize * patch_height..][..patch_height];
+            for (source, row) in codeword.iter().zip(band.chunks_exact_mut(row_len)) {
                 row[place..place + len].copy_from_slice(&source[..len]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn gather_wide<const STRIDE: usize>(
+        &self,
+        indices: &[u32],
+        codebook: &[[u8; STRIDE]],
+        band: &mut [u8],
+        rows: usize,
+    ) {
+        let row_len = self.geometry.image_row_len();
+        let patch_row_len = self.geometry.patch_row_len();
+        let patch_height = self.geometry.patch_height();
+        assert!(rows <= patch_height && band.len() >= rows * row_len);
+        assert!(indices.is_empty() || (indices.len() - 1) * patch_row_len + STRIDE <= row_len);
+        assert!(indices.iter().all(|&index| index <= self.last));
+        assert!((self.last as usize + 1) * patch_height <= codebook.len());
+        for (x, &index) in indices.iter().enumerate() {
+            if let Some(&ahead) = indices.get(x + AHEAD) {
+                memory::prefetch(&codebook[ahead as usize * patch_height..]);
+            }
+            for y in 0..rows {
+                // SAFETY: `source` is row `y` of codeword `index`: there are `last + 1` codewords of `patch_height`
+                // rows in the codebook, `index <= last`, `y < rows <= patch_height`. `target` are `STRIDE` bytes of
+                // row `y` of the band, which has `rows` rows of `row_len`; the last patch's end at most at
+                // `row_len`. All of it is asserted above.
+                unsafe {
+                    let source = codebook.as_ptr().add(index as usize * patch_height + y);
+                    let target = band.as_mut_ptr().add(y * row_len + x * patch_row_len);
+                    target.cast::<[u8; STRIDE]>().write_unaligned(*source);
+                }
             }
         }
     }
@@ -98,14 +142,22 @@ impl Decoder for CpuDecoder {
         let g = &self.geometry;
         check_call(g, self.index_width.row_len(g.patches()), rows, spec, output.len())?;
         let image_bytes = g.image_len() * spec.dtype.size();
+        let streamed = output.len() >= memory::STREAM;
         let images = output.par_chunks_exact_mut(image_bytes).zip(rows);
         if spec.dtype == Dtype::U8 && spec.layout == Layout::Nhwc {
             images.for_each_init(
-                || vec![0; g.grid_width()],
-                |indices, (image, row)| {
+                || (vec![0; g.grid_width()], vec![0; self.band_len()]),
+                |(indices, scratch), (image, row)| {
                     for (grid_y, band) in image.chunks_mut(self.band_len()).enumerate() {
-                        self.decode_band(row, grid_y, indices, band);
+                        if !streamed {
+                            self.decode_band(row, grid_y, indices, band);
+                            continue;
+                        }
+                        let scratch = &mut scratch[..band.len()];
+                        self.decode_band(row, grid_y, indices, scratch);
+                        memory::copy_streaming(scratch, band);
                     }
+                    memory::finish_streaming();
                 },
             );
             return Ok(());

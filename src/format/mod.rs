@@ -1,7 +1,7 @@
 //! What a `.qvq` file is: a safetensors file with certain tensors and metadata. FORMAT.md is the specification.
 //!
-//! [`container`] knows safetensors and nothing of images; [`header`] checks everything that any codec shares;
-//! [`vq`] is all that belongs to the codec "vq"; [`writer`] is the way back.
+//! `container` knows safetensors and nothing of images; `header` checks everything that any codec shares;
+//! `vq` is all that belongs to the codec "vq"; `writer` is the way back.
 
 pub(crate) mod atomic;
 pub(crate) mod checksum;

@@ -11,10 +11,10 @@ use super::plan::{Pass, Sizes};
 use crate::error::Result;
 use crate::output::{Dtype, Layout, OutputSpec};
 
-const SOURCE: &str = include_str!("../../shaders/decode.wgsl");
+pub(super) const SOURCE: &str = include_str!("../../shaders/decode.wgsl");
 
 /// The largest useful workgroup: the fastest, or within noise of it, on lavapipe and SwiftShader.
-const WORKGROUP_SIZE: u32 = 128;
+pub(super) const WORKGROUP_SIZE: u32 = 128;
 
 /// An entry point of the shader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,7 +28,7 @@ impl Kernel {
         Kernel::Columns(dtype)
     }
 
-    fn entry_point(self) -> &'static str {
+    pub fn entry_point(self) -> &'static str {
         match self {
             Kernel::Columns(Dtype::U8) => "columns_u8",
             Kernel::Columns(Dtype::F16) => "columns_f16",

@@ -9,7 +9,8 @@ use super::decoder::OUTPUT_USAGE;
 use super::device::Device;
 use crate::error::Result;
 
-const SOURCE: &str = include_str!("../../shaders/fill.wgsl");
+pub(super) const ENTRY_POINTS: [&str; 2] = ["fill_words", "fill_quads"];
+pub(super) const SOURCE: &str = include_str!("../../shaders/fill.wgsl");
 
 /// The uniform buffer, as `Params` in the shader.
 #[repr(C)]
@@ -44,7 +45,7 @@ impl Fill {
                 label: Some("fill"),
                 source: wgpu::ShaderSource::Wgsl(Cow::Borrowed(SOURCE)),
             });
-            let entry_point = if quads { "fill_quads" } else { "fill_words" };
+            let entry_point = ENTRY_POINTS[usize::from(quads)];
             let pipeline = raw.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(entry_point),
                 layout: None,

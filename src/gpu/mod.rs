@@ -23,6 +23,7 @@ mod device;
 mod fill;
 mod plan;
 mod pool;
+pub mod shaders;
 mod timing;
 
 pub use batch::{BatchPart, PendingBatch};

@@ -124,6 +124,11 @@ pub(crate) fn plan(
     if limits.binding == 0 {
         return too_small("max_storage_buffer_binding_size", limits.binding, limits.alignment);
     }
+    // The smallest part of an index row that starts at a multiple of the alignment and at a whole index.
+    let least_part = limits.alignment * sizes.index_width.bits() as u64;
+    if sizes.row_stride() > limits.binding && least_part > limits.binding {
+        return too_small("max_storage_buffer_binding_size", limits.binding, least_part);
+    }
     let image_len = spec.batch_len(&sizes.geometry, 1) as u64;
     let total = image_len * samples as u64;
     // As if every row were aligned, though only the first of each group is.

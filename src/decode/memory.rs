@@ -1,0 +1,97 @@
+//! Caches: reading what will be needed before it is, and writing past them what will not be.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+
+/// A buffer that starts at a cache line, so that what is aligned in it needs one line and not two.
+#[derive(Clone)]
+pub(super) struct AlignedBytes(Vec<Line>);
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; LINE]);
+
+impl AlignedBytes {
+    /// Zeros, `len` rounded up to whole lines.
+    pub fn zeroed(len: usize) -> Self {
+        Self(vec![Line::zeroed(); len.div_ceil(LINE)])
+    }
+
+    pub fn as_slice(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
+/// Asks for the cache line that holds the first of these values, without waiting.
+#[inline(always)]
+pub(super) fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: SSE is part of x86-64, and prefetching has no effect but on the caches, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
+
+/// Outputs of this size and more are streamed: larger than the second-level cache that a core has to itself, where
+/// streaming was measured to win.
+pub(super) const STREAM: usize = 16 << 20;
+
+/// Copies bytes with stores that bypass the caches, where the processor has them.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn copy_streaming(source: &[u8], target: &mut [u8]) {
+    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
+    assert_eq!(source.len(), target.len());
+    // The stores want alignment: what is before and behind whole blocks is copied as usual.
+    // SAFETY: any bytes are a valid `__m128i`, and every `__m128i` is valid bytes.
+    let (head, blocks, tail) = unsafe { target.align_to_mut::<__m128i>() };
+    let (source_head, rest) = source.split_at(head.len());
+    let (source_blocks, source_tail) = rest.split_at(size_of_val(blocks));
+    head.copy_from_slice(source_head);
+    tail.copy_from_slice(source_tail);
+    for (block, source) in blocks.iter_mut().zip(source_blocks.as_chunks::<16>().0) {
+        // SAFETY: SSE2 is part of x86-64; `source` has 16 bytes and needs no alignment, `block` is aligned and ours
+        // alone. `finish_streaming` orders these stores before anything that another thread may read after it.
+        unsafe { _mm_stream_si128(block, _mm_loadu_si128(source.as_ptr().cast())) };
+    }
+}
+
+/// Completes all copies of this thread's, so that other threads see them.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn finish_streaming() {
+    // SAFETY: SSE is part of x86-64.
+    unsafe { std::arch::x86_64::_mm_sfence() };
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn copy_streaming(source: &[u8], target: &mut [u8]) {
+    target.copy_from_slice(source);
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn finish_streaming() {}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn bytes_arrive_whatever_their_alignment_and_length() {
+        let source: Vec<u8> = (0..200).collect();
+        for start in 0..17 {
+            for len in [0, 1, 15, 16, 17, 33, 150] {
+                let mut target = [255; 200];
+                super::copy_streaming(&source[3..3 + len], &mut target[start..start + len]);
+                super::finish_streaming();
+                assert_eq!(target[start..start + len], source[3..3 + len]);
+                assert!(target[..start].iter().chain(&target[start + len..]).all(|&byte| byte == 255));
+            }
+        }
+    }
+}

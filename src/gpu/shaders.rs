@@ -1,0 +1,63 @@
+//! The shaders as text, and how they are used, for tools that check them without a GPU.
+
+use std::mem::{offset_of, size_of};
+
+use super::decode::{self, Kernel};
+use super::fill;
+use super::plan::Sizes;
+use crate::archive::Archive;
+use crate::output::OutputSpec;
+
+/// A shader of the library's.
+#[derive(Debug)]
+pub struct Shader {
+    /// The name of its file.
+    pub name: &'static str,
+    /// Its text in WGSL.
+    pub source: &'static str,
+    /// The members of its uniform buffer `Params` and their offsets in bytes, as the host writes them.
+    pub params_layout: &'static [(&'static str, usize)],
+    /// The size of that buffer in bytes.
+    pub params_size: usize,
+}
+
+/// An entry point and the values of its `override` constants.
+pub type Use = (&'static str, Vec<(&'static str, f64)>);
+
+macro_rules! layout {
+    ($type:ty: $($member:ident)*) => {
+        &[$((stringify!($member), offset_of!($type, $member))),*]
+    };
+}
+
+/// All of them.
+pub static ALL: &[Shader] = &[
+    Shader {
+        name: "decode.wgsl",
+        source: decode::SOURCE,
+        params_layout: layout!(decode::Params:
+            scale bias first_unit end_unit stride last_codeword first_row first_value end_row merge
+            first_sample samples first_patch patches first_codeword codewords),
+        params_size: size_of::<decode::Params>(),
+    },
+    Shader {
+        name: "fill.wgsl",
+        source: fill::SOURCE,
+        params_layout: layout!(fill::Params: first_unit end_unit stride value),
+        params_size: size_of::<fill::Params>(),
+    },
+];
+
+impl Shader {
+    /// The uses that decoding this archive to this output makes of the shader.
+    pub fn uses<D: AsRef<[u8]>>(&self, archive: &Archive<D>, spec: &OutputSpec) -> Vec<Use> {
+        if self.name != "decode.wgsl" {
+            return fill::ENTRY_POINTS.map(|entry_point| (entry_point, Vec::new())).to_vec();
+        }
+        let sizes = Sizes { geometry: *archive.geometry(), index_width: archive.index_width() };
+        let constants = decode::constants(&sizes, spec, decode::WORKGROUP_SIZE);
+        let columns = sizes.fit_columns().then(|| Kernel::columns(spec.dtype));
+        let kernels = columns.into_iter().chain([Kernel::Words]);
+        kernels.map(|kernel| (kernel.entry_point(), constants.clone())).collect()
+    }
+}
