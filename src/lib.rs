@@ -1,6 +1,12 @@
 #![doc = include_str!("../README.md")]
 
 pub mod archive;
+#[cfg(feature = "gpu")]
+mod backend;
+#[cfg(feature = "gpu")]
+pub mod bench;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod decode;
 #[cfg(feature = "encode")]
 pub mod encode;
@@ -14,6 +20,8 @@ pub mod progress;
 pub mod verify;
 
 pub use archive::Archive;
+#[cfg(feature = "gpu")]
+pub use backend::Backend;
 pub use decode::Decoder;
 pub use decode::cpu::CpuDecoder;
 pub use decode::naive::NaiveDecoder;

@@ -1,0 +1,123 @@
+//! The `kuat` command: a file per subcommand, each turning arguments into calls of the library and the answer into
+//! a `Report`. Nothing here is needed to use the library.
+
+mod bench;
+mod decode;
+mod devices;
+mod encode;
+mod info;
+mod npy;
+mod samples;
+mod sheet;
+mod terminal;
+mod verify;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Error;
+
+/// Exit status of a verification that found damage.
+const DAMAGED: u8 = 1;
+/// Exit status for bad usage or input.
+const FAILED: u8 = 2;
+/// Exit status after Ctrl-C, as shells report it.
+const INTERRUPTED: u8 = 130;
+
+/// Image data sets as vector-quantised archives, decoded by a gather on any CPU or GPU.
+#[derive(Parser)]
+#[command(name = "kuat", version, arg_required_else_help = true)]
+struct Arguments {
+    /// Threads to use; all cores by default
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Encode(encode::Arguments),
+    Info(info::Arguments),
+    Verify(verify::Arguments),
+    Decode(decode::Arguments),
+    Sheet(sheet::Arguments),
+    Bench(bench::Arguments),
+    Devices(devices::Arguments),
+}
+
+/// What a subcommand has to say: for people or, with `--json`, for programs.
+struct Report {
+    text: String,
+    json: Option<serde_json::Value>,
+    status: u8,
+}
+
+impl Report {
+    fn new(text: String, json: serde_json::Value, wants_json: bool) -> Self {
+        Self { text, json: wants_json.then_some(json), status: 0 }
+    }
+}
+
+/// Runs the command with the arguments of a process, the program's name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) if !error.use_stderr() => {
+            print(&error.render().ansi().to_string());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let text = error.render().to_string();
+            match error.kind() {
+                clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => complain(&text),
+                // Clap's first paragraph is the problem, the rest is usage.
+                _ => {
+                    let problem = text.split("\n\n").next().unwrap_or_default();
+                    let line = problem.split_whitespace().collect::<Vec<_>>().join(" ");
+                    complain(&format!("kuat: {line}; see `kuat --help`"));
+                }
+            }
+            return ExitCode::from(FAILED);
+        }
+    };
+    if let Some(threads) = arguments.threads {
+        // Fails only if the pool exists already, as in a process that calls this twice; then it stays as it is.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+    }
+    let result = match arguments.command {
+        Command::Encode(arguments) => arguments.run(),
+        Command::Info(arguments) => arguments.run(),
+        Command::Verify(arguments) => arguments.run(),
+        Command::Decode(arguments) => arguments.run(),
+        Command::Sheet(arguments) => arguments.run(),
+        Command::Bench(arguments) => arguments.run(),
+        Command::Devices(arguments) => arguments.run(),
+    };
+    match result {
+        Ok(report) => {
+            print(&report.json.map_or(report.text, |json| format!("{json:#}\n")));
+            ExitCode::from(report.status)
+        }
+        Err(error) => {
+            let chain = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+            complain(&format!("kuat: error: {}", chain.split_whitespace().collect::<Vec<_>>().join(" ")));
+            match error.downcast_ref::<Error>() {
+                Some(Error::Interrupted) => ExitCode::from(INTERRUPTED),
+                _ => ExitCode::from(FAILED),
+            }
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has gone away, as `head` does, is no error.
+fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
