@@ -1,4 +1,5 @@
 //! The CPU decoder against the oracle, and the oracle against pixels placed by hand.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod common;
 

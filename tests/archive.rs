@@ -1,0 +1,185 @@
+//! What is written is what is read: by us, by the public safetensors library, and to the last byte.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+
+use common::{Random, archive, archive_bytes};
+use kuat::{Archive, ArchiveSpec, ArchiveWriter, CpuDecoder, Decoder, Error, Geometry, IndexWidth, NaiveDecoder};
+use kuat::{MAX_PATCH_SIDE, OutputSpec};
+use proptest::prelude::*;
+
+fn small(labels: bool, captions: bool) -> ArchiveSpec {
+    let geometry = Geometry::new((5, 3), 3, (2, 2)).expect("valid");
+    let mut spec = ArchiveSpec::new(geometry, (0..3 * 12).collect());
+    (spec.labels, spec.captions, spec.samples, spec.encoder) = (labels, captions, 2, "test".into());
+    spec
+}
+
+fn small_rows() -> Vec<Vec<u32>> {
+    vec![vec![0, 1, 2, 2, 1, 0], vec![1, 1, 0, 0, 2, 2]]
+}
+
+#[test]
+fn the_bytes_of_a_file_are_frozen() {
+    let mut spec = small(true, true);
+    spec.classes = Some(["cat", "dog", "é"].map(String::from).to_vec());
+    let file = archive_bytes(spec, &small_rows());
+    let expected = include_bytes!("frozen.qvq");
+    assert!(file == expected, "the format changed; if that is meant, raise its version");
+}
+
+#[test]
+fn the_public_safetensors_library_reads_it() {
+    let file = archive_bytes(small(true, true), &small_rows());
+    let tensors = safetensors::SafeTensors::deserialize(&file).expect("a safetensors file");
+    let mut names = tensors.names();
+    names.sort_unstable();
+    assert_eq!(names, ["captions.bytes", "captions.offsets", "checksums", "codebook", "indices", "labels"]);
+    let codebook = tensors.tensor("codebook").expect("there");
+    assert_eq!((codebook.dtype(), codebook.shape()), (safetensors::Dtype::U8, &[3, 2, 2, 3][..]));
+    assert_eq!(codebook.data(), (0..36).collect::<Vec<u8>>());
+    // Two bits each, from the least significant on: 0 1 2 2 1 0, and 1 1 0 0 2 2.
+    let indices = tensors.tensor("indices").expect("there");
+    assert_eq!((indices.dtype(), indices.shape()), (safetensors::Dtype::U32, &[2, 1][..]));
+    let expected = [0b00_01_10_10_01_00u32, 0b10_10_00_00_01_01].map(u32::to_le_bytes).concat();
+    assert_eq!(indices.data(), expected);
+    assert_eq!(tensors.tensor("labels").expect("there").data(), [0i64, 1].map(i64::to_le_bytes).concat());
+    let checksums: Vec<u8> = expected.chunks(4).flat_map(|row| crc32c_bit_by_bit(row).to_le_bytes()).collect();
+    assert_eq!(tensors.tensor("checksums").expect("there").data(), checksums);
+    for (name, tensor) in tensors.tensors() {
+        let start = tensor.data().as_ptr() as usize - file.as_ptr() as usize;
+        let size = tensor.data().len() / tensor.shape().iter().product::<usize>().max(1);
+        assert_eq!(start % size.max(1), 0, "`{name}` is not aligned");
+    }
+}
+
+/// CRC-32C as RFC 3720 defines it, one bit at a time.
+fn crc32c_bit_by_bit(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| step(crc)))
+}
+
+#[test]
+fn labels_captions_classes_and_metadata_come_back() {
+    let mut spec = small(true, true);
+    spec.classes = Some(vec!["a".into(), "b".into()]);
+    spec.metadata = BTreeMap::from([("fit".into(), "crop \"quoted\"".into()), ("version".into(), "ours wins".into())]);
+    let archive = archive(spec, &small_rows());
+    assert_eq!(archive.labels().expect("there").collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(archive.label(1).expect("there"), Some(1));
+    assert_eq!(archive.caption(1).expect("there"), Some("caption 1"));
+    assert_eq!(archive.classes().expect("there"), ["a", "b"]);
+    assert_eq!(archive.metadata()["fit"], "crop \"quoted\"");
+    assert_eq!(archive.metadata()["version"], "1");
+    assert_eq!(archive.mean_psnr_db(), Some(33.25));
+    assert!(matches!(archive.label(2), Err(Error::Sample { sample: 2, samples: 2 })));
+}
+
+#[test]
+fn an_archive_without_labels_captions_or_samples_is_one_too() {
+    let archive = archive(small(false, false), &[]);
+    assert_eq!(archive.samples(), 0);
+    assert!(archive.labels().is_none() && archive.classes().is_none());
+    assert!(archive.verify(&()).expect("verified").is_ok());
+}
+
+#[test]
+fn a_missing_label_is_none() {
+    let mut writer = ArchiveWriter::new(Cursor::new(Vec::new()), small(true, false)).expect("valid");
+    writer.push(&[0; 6], None, None).expect("valid");
+    let archive = Archive::new(writer.finish(None).expect("written").into_inner()).expect("valid");
+    assert_eq!(archive.label(0).expect("there"), None);
+    assert_eq!(archive.labels().expect("there").collect::<Vec<_>>(), [-1]);
+    assert_eq!(archive.mean_psnr_db(), None);
+}
+
+#[test]
+fn a_wrong_guess_at_the_number_of_samples_changes_no_byte_of_the_data() {
+    let data = |samples| {
+        let mut spec = small(true, true);
+        spec.samples = samples;
+        let file = archive_bytes(spec, &small_rows());
+        let header = u64::from_le_bytes(file[..8].try_into().expect("8 bytes")) as usize;
+        assert!(Archive::new(file.clone()).expect("valid").verify(&()).expect("verified").is_ok());
+        file[8 + header..].to_vec()
+    };
+    for samples in [0, 1, 3, 1000] {
+        assert_eq!(data(samples), data(2), "{samples}");
+    }
+}
+
+#[test]
+fn what_cannot_be_stored_is_refused() {
+    let new = |spec| ArchiveWriter::new(Cursor::new(Vec::new()), spec).map(drop);
+    let geometry = Geometry::new((5, 3), 3, (2, 2)).expect("valid");
+    assert!(matches!(new(ArchiveSpec::new(geometry, vec![])), Err(Error::Argument { .. })));
+    assert!(matches!(new(ArchiveSpec::new(geometry, vec![0; 13])), Err(Error::Argument { .. })));
+    let narrow = ArchiveSpec { index_width: IndexWidth::new(1).ok(), ..small(false, false) };
+    assert!(matches!(new(narrow), Err(Error::Argument { .. })));
+    let mut writer = ArchiveWriter::new(Cursor::new(Vec::new()), small(false, false)).expect("valid");
+    assert!(matches!(writer.push(&[0; 5], None, None), Err(Error::Argument { .. })));
+    assert!(matches!(writer.push(&[3; 6], None, None), Err(Error::Argument { .. })));
+    assert_eq!(writer.samples(), 0);
+}
+
+#[test]
+fn a_file_appears_only_when_it_is_finished() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.qvq");
+    let mut writer = ArchiveWriter::create(&path, small(true, false)).expect("created");
+    writer.push(&[0; 6], Some(4), None).expect("valid");
+    assert!(!path.exists());
+    writer.finish_file(None).expect("written");
+    let archive = Archive::open(&path).expect("opens");
+    assert_eq!(archive.label(0).expect("there"), Some(4));
+    drop(ArchiveWriter::create(&path, small(true, false)).expect("created"));
+    assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 1);
+    assert!(matches!(Archive::open(folder.path()), Err(Error::Io { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn any_archive_comes_back_and_decodes_alike(
+        image in (1u32..40, 1u32..40),
+        channels in prop::sample::select(&[1u32, 3, 4][..]),
+        patch in (1..=MAX_PATCH_SIDE, 1..=MAX_PATCH_SIDE),
+        codewords in 1usize..600,
+        extra_bits in 0u64..10,
+        samples in 0usize..4,
+        guess in 0usize..6,
+        seed: u64,
+    ) {
+        let geometry = Geometry::new(image, channels, patch).expect("valid");
+        let mut random = Random::new(seed);
+        let codebook: Vec<u8> = (0..codewords * geometry.codeword_len()).map(|_| random.next() as u8).collect();
+        let rows: Vec<Vec<u32>> = (0..samples).map(|_| random.indices(geometry.patches(), codewords)).collect();
+        let mut spec = ArchiveSpec::new(geometry, codebook.clone());
+        spec.samples = guess;
+        let narrowest = IndexWidth::narrowest(codewords).expect("valid").bits() as u64;
+        spec.index_width = IndexWidth::new(narrowest + extra_bits).ok();
+        let archive = archive(spec, &rows);
+        prop_assert_eq!(archive.geometry(), &geometry);
+        prop_assert_eq!(archive.codebook(), codebook);
+        for (sample, row) in rows.iter().enumerate() {
+            prop_assert_eq!(&archive.indices(sample).expect("there"), row);
+        }
+        prop_assert!(archive.verify(&()).expect("verified").is_ok());
+        let rows = archive.rows(0..samples).expect("there");
+        let spec = OutputSpec::default();
+        let expected: Vec<u8> = NaiveDecoder::new(&archive).decode(&rows, &spec).expect("decoded");
+        let found: Vec<u8> = CpuDecoder::new(&archive).decode(&rows, &spec).expect("decoded");
+        prop_assert!(found == expected);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(header in prop::collection::vec(any::<u8>(), 0..200), data in any::<[u8; 16]>()) {
+        let file = [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat();
+        prop_assert!(Archive::new(file).is_err());
+        prop_assert!(Archive::new(header).is_err());
+    }
+}

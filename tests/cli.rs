@@ -1,0 +1,273 @@
+//! The command, as a user or a program runs it.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr)]
+#![cfg(feature = "cli")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+
+/// A folder with twelve pictures of two classes, removed at the end.
+struct Scene {
+    folder: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        for i in 0..12u32 {
+            let class = folder.path().join("photos").join(if i < 7 { "cats" } else { "dogs" });
+            std::fs::create_dir_all(&class).expect("created");
+            let wave = |x: u32, k: u32| (((x * (i + k)) as f32 / 40.0).sin() * 100.0 + 128.0) as u8;
+            let picture = RgbImage::from_fn(80 + i, 70, |x, y| Rgb([wave(x, 1), wave(y, 2), wave(x + y, 3)]));
+            picture.save(class.join(format!("{i:02}.png"))).expect("saved");
+        }
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_kuat"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .output()
+            .expect("the command starts")
+    }
+
+    /// Runs the command, which must succeed and say nothing but JSON.
+    #[track_caller]
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(&[arguments, &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("one JSON object")
+    }
+
+    /// Runs the command, which must fail with one line on standard error and nothing on standard output.
+    #[track_caller]
+    fn fails(&self, status: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let message = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(status), "{message}");
+        assert!(output.stdout.is_empty());
+        assert_eq!(message.trim_end().lines().count(), 1, "{message}");
+        message
+    }
+
+    fn encoded(&self) -> &'static str {
+        self.json(&["encode", "photos", "-o", "a.qvq", "--size", "64x48", "--codebook", "200"]);
+        "a.qvq"
+    }
+}
+
+fn pixels(path: &Path) -> RgbImage {
+    image::open(path).expect("a picture").into_rgb8()
+}
+
+#[test]
+fn encode_info_verify_tell_the_same_story() {
+    let scene = Scene::new();
+    let summary = scene.json(&["encode", "photos", "-o", "a.qvq", "--size", "64x48", "--codebook", "200"]);
+    assert_eq!(summary["samples"], 12);
+    assert_eq!(summary["classes"], serde_json::json!(["cats", "dogs"]));
+    let info = scene.json(&["info", "a.qvq"]);
+    for (key, value) in
+        [("samples", 12), ("image_width", 64), ("image_height", 48), ("grid_width", 16), ("codewords", 200)]
+    {
+        assert_eq!(info[key], value, "{key}");
+    }
+    assert_eq!(info["file_len"], std::fs::metadata(scene.path("a.qvq")).expect("there").len());
+    let (found, recorded) = (&summary["mean_psnr_db"], &info["mean_psnr_db"]);
+    assert!((found.as_f64().expect("a number") - recorded.as_f64().expect("a number")).abs() < 1e-3);
+    let report = scene.json(&["verify", "a.qvq"]);
+    assert_eq!((&report["ok"], &report["unchecked"]), (&true.into(), &serde_json::json!([])));
+}
+
+#[test]
+fn the_archive_does_not_depend_on_threads_but_on_the_seed() {
+    let scene = Scene::new();
+    let encode = |out: &str, more: &[&str]| {
+        let arguments = ["encode", "photos", "-o", out, "--size", "64x48", "--codebook", "300"];
+        scene.json(&[&arguments, more].concat());
+        std::fs::read(scene.path(out)).expect("there")
+    };
+    let one = encode("1.qvq", &["--threads", "1"]);
+    assert!(one == encode("2.qvq", &["--threads", "3"]));
+    assert!(one != encode("3.qvq", &["--seed", "1"]));
+}
+
+#[test]
+fn decoding_to_pictures_and_to_arrays_gives_the_same_pixels() {
+    let scene = Scene::new();
+    let archive = scene.encoded();
+    let answer = scene.json(&["decode", archive, "--samples", "11,0-2", "--out", "pictures", "--backend", "cpu"]);
+    assert_eq!((&answer["device"], &answer["samples"]), (&"cpu".into(), &4.into()));
+    scene.json(&["decode", archive, "--samples", "11,0-2", "--out", "all.npy", "--backend", "cpu"]);
+    let array = std::fs::read(scene.path("all.npy")).expect("there");
+    let header = "{'descr': '|u1', 'fortran_order': False, 'shape': (4, 48, 64, 3), }";
+    assert!(array.starts_with(b"\x93NUMPY\x01\x00") && array[10..].starts_with(header.as_bytes()));
+    let data = &array[array.len() - 4 * 48 * 64 * 3..];
+    assert_eq!((array.len() - data.len()) % 64, 0);
+    for (sample, image) in [11, 0, 1, 2].into_iter().zip(data.chunks(48 * 64 * 3)) {
+        assert_eq!(pixels(&scene.path(&format!("pictures/{sample:06}.png"))).as_raw(), image);
+    }
+    // Near the source: the wrong picture, or a shifted one, would be far below.
+    let source = pixels(&scene.path("photos/cats/00.png"));
+    let decoded = pixels(&scene.path("pictures/000000.png"));
+    let middle = |picture: &RgbImage| picture.get_pixel(picture.width() / 2, picture.height() / 2).0;
+    let (a, b) = (middle(&source), middle(&decoded));
+    assert!(a.iter().zip(b).all(|(&a, b)| a.abs_diff(b) < 40), "{a:?} {b:?}");
+}
+
+#[test]
+fn floats_and_planes_go_to_arrays_only() {
+    let scene = Scene::new();
+    let archive = scene.encoded();
+    let floats = ["--dtype", "f32", "--layout", "nchw", "--normalize", "imagenet", "--backend", "cpu"];
+    scene.json(&[&["decode", archive, "--out", "f.npy"][..], &floats].concat());
+    let array = std::fs::read(scene.path("f.npy")).expect("there");
+    assert!(String::from_utf8_lossy(&array[..128]).contains("'descr': '<f4'"));
+    assert!(String::from_utf8_lossy(&array[..128]).contains("(12, 3, 48, 64)"));
+    scene.fails(2, &[&["decode", archive, "--out", "folder"][..], &floats].concat());
+    scene.fails(2, &["decode", archive, "--out", "f.npy", "--normalize", "imagenet", "--backend", "cpu"]);
+}
+
+#[test]
+fn a_sheet_shows_originals_decoded_and_difference() {
+    let scene = Scene::new();
+    let archive = scene.encoded();
+    scene.json(&["sheet", archive, "-o", "sheet.png", "--samples", "0,11", "--against", "photos"]);
+    let sheet = pixels(&scene.path("sheet.png"));
+    // Two columns of 64x48 pixels magnified twice, three rows; 4 pixels between them.
+    assert_eq!(sheet.dimensions(), (2 * (128 + 4) + 4, 3 * (96 + 4) + 8));
+    let tile = |stripe: u32, x: u32, y: u32| sheet.get_pixel(4 + x, 4 + stripe * 100 + y).0;
+    for (x, y) in [(0, 0), (64, 48), (127, 95)] {
+        let (original, decoded, difference) = (tile(0, x, y), tile(1, x, y), tile(2, x, y));
+        for c in 0..3 {
+            let expected = (128 + 4 * (i32::from(original[c]) - i32::from(decoded[c]))).clamp(0, 255);
+            assert_eq!(i32::from(difference[c]), expected);
+        }
+    }
+    scene.json(&["sheet", archive, "-o", "plain.png"]);
+    scene.fails(2, &["sheet", archive, "-o", "no.png", "--against", "photos/cats"]);
+}
+
+#[test]
+fn bench_rows_have_what_the_contract_says() {
+    let scene = Scene::new();
+    let archive = scene.encoded();
+    let answer = scene.json(&["bench", archive, "--backend", "cpu", "--batch", "1,20", "--runs", "2"]);
+    let rows = answer["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        assert_eq!((&row["backend"], &row["adapter"]), (&"cpu".into(), &Value::Null));
+        for key in ["images_per_s", "bytes_per_s", "limit_bytes_per_s", "ratio"] {
+            assert!(row[key].as_f64().expect("a number") > 0.0, "{key}");
+        }
+        for key in ["stage", "dtype", "layout", "limit"] {
+            assert!(!row[key].as_str().expect("text").is_empty(), "{key}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_archive_fails_verification_with_status_1() {
+    let scene = Scene::new();
+    let archive = scene.encoded();
+    let file = std::fs::read(scene.path(archive)).expect("there");
+    let mut damaged = file.clone();
+    *damaged.last_mut().expect("not empty") ^= 1;
+    std::fs::write(scene.path("damaged.qvq"), &damaged).expect("written");
+    std::fs::write(scene.path("cut.qvq"), &file[..file.len() / 2]).expect("written");
+    for name in ["damaged.qvq", "cut.qvq"] {
+        let output = scene.run(&["verify", name, "--json"]);
+        assert_eq!(output.status.code(), Some(1));
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert!(report["ok"] == false && !report["problems"].as_array().expect("a list").is_empty());
+    }
+    assert_eq!(scene.run(&["info", "damaged.qvq"]).status.code(), Some(0), "the header is whole");
+    assert!(scene.fails(2, &["info", "cut.qvq"]).contains("truncated"));
+}
+
+#[test]
+fn bad_usage_and_input_fail_with_status_2_and_one_line() {
+    let scene = Scene::new();
+    let archive = scene.encoded();
+    assert!(scene.fails(2, &["info", "missing.qvq"]).contains("missing.qvq"));
+    assert!(scene.fails(2, &["verify", "missing.qvq"]).contains("missing.qvq"));
+    assert!(scene.fails(2, &["info", "photos"]).contains("regular file"));
+    assert!(scene.fails(2, &["encode", "photos/nothing", "-o", "b.qvq"]).contains("photos/nothing"));
+    assert!(scene.fails(2, &["encode", "photos", "-o", "no/such/folder/b.qvq"]).contains("no/such/folder"));
+    scene.fails(2, &["encode", "photos"]);
+    scene.fails(2, &["encode", "photos", "-o", "b.qvq", "--patch", "17"]);
+    scene.fails(2, &["encode", "photos", "-o", "b.qvq", "--patch", "4x"]);
+    scene.fails(2, &["encode", "photos", "-o", "b.qvq", "--codebook", "0"]);
+    scene.fails(2, &["encode", "photos", "-o", "b.qvq", "--size", "0"]);
+    scene.fails(2, &["decode", archive, "--samples", "12", "--out", "x"]);
+    scene.fails(2, &["decode", archive, "--samples", "3-1", "--out", "x"]);
+    scene.fails(2, &["decode", archive, "--out", "x", "--dtype", "f64"]);
+    assert!(scene.fails(2, &["decode", archive, "--out", "x", "--adapter", "no such GPU"]).contains("no such GPU"));
+    scene.fails(2, &["decode", archive, "--out", "x", "--adapter", "a", "--backend", "cpu"]);
+    scene.fails(2, &["frobnicate"]);
+    assert!(!scene.path("b.qvq").exists());
+}
+
+#[test]
+fn a_file_that_is_no_picture_fails_or_is_skipped_and_named() {
+    let scene = Scene::new();
+    std::fs::write(scene.path("photos/cats/03.jpg"), b"<html>").expect("written");
+    let encode = ["encode", "photos", "-o", "a.qvq", "--size", "32", "--codebook", "50"];
+    assert!(scene.fails(2, &encode).contains("03.jpg"));
+    assert!(!scene.path("a.qvq").exists());
+    let summary = scene.json(&[&encode[..], &["--on-error", "skip"]].concat());
+    assert_eq!(summary["samples"], 12);
+    let skipped = summary["skipped"].as_array().expect("a list");
+    assert!(skipped.len() == 1 && skipped[0]["name"].as_str().expect("text").ends_with("03.jpg"), "{skipped:?}");
+    assert_eq!(scene.json(&["verify", "a.qvq"])["ok"], true);
+}
+
+#[test]
+fn the_other_channel_counts_encode_and_decode() {
+    let scene = Scene::new();
+    for channels in ["1", "4"] {
+        scene.json(&["encode", "photos", "-o", "a.qvq", "--size", "33x21", "--channels", channels, "--patch", "3x2"]);
+        scene.json(&["decode", "a.qvq", "--out", channels, "--backend", "cpu"]);
+        let picture = image::open(scene.path(channels).join("000005.png")).expect("a picture");
+        assert_eq!(picture.color().channel_count().to_string(), channels);
+    }
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    let scene = Scene::new();
+    for arguments in [&["--help"][..], &["--version"], &["encode", "--help"], &["help", "bench"]] {
+        let output = scene.run(arguments);
+        assert!(output.status.success() && !output.stdout.is_empty() && output.stderr.is_empty());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_leaves_no_file_behind() {
+    let scene = Scene::new();
+    // So much to train that there is time to interrupt.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kuat"))
+        .args(["encode", "photos", "-o", "a.qvq", "--size", "2000", "--patch", "2", "--codebook", "60000"])
+        .current_dir(scene.folder.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    std::thread::sleep(Duration::from_millis(700));
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    assert!(kill.success());
+    let start = Instant::now();
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    assert!(start.elapsed() < Duration::from_secs(20));
+    let left: Vec<_> = std::fs::read_dir(scene.folder.path()).expect("listed").flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}

@@ -1,0 +1,365 @@
+//! One test per way in which a file can be wrong: each is refused with the error that names the rule, and none panics.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+mod common;
+
+use common::{Random, archive_bytes};
+use kuat::{Archive, ArchiveSpec, Error, Geometry};
+use serde_json::{Value, json};
+
+/// A small archive with everything that one can hold: 3 samples of 8x6 RGB in patches of 4x4.
+fn valid() -> Vec<u8> {
+    let geometry = Geometry::new((8, 6), 3, (4, 4)).expect("valid");
+    let mut random = Random::new(7);
+    let codebook = (0..20 * geometry.codeword_len()).map(|_| random.next() as u8).collect();
+    let mut spec = ArchiveSpec::new(geometry, codebook);
+    (spec.labels, spec.captions, spec.samples) = (true, true, 3);
+    spec.classes = Some(["a", "b", "c"].map(String::from).to_vec());
+    let rows: Vec<Vec<u32>> = (0..3).map(|_| random.indices(4, 20)).collect();
+    archive_bytes(spec, &rows)
+}
+
+/// The same without checksums, as another program might write it, its header changed.
+fn altered(change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let file = valid();
+    let (header, data) = split(&file);
+    let mut header: Value = serde_json::from_slice(header).expect("JSON");
+    let checksums = header["checksums"]["data_offsets"].clone();
+    header["__metadata__"].as_object_mut().expect("an object").retain(|key, _| !key.ends_with("_crc32c"));
+    // An unknown tensor takes the place of the checksums.
+    header.as_object_mut().expect("an object").remove("checksums");
+    header["unknown"] = json!({ "dtype": "U32", "shape": [3], "data_offsets": checksums });
+    change(&mut header);
+    join(header.to_string().as_bytes(), data)
+}
+
+fn split(file: &[u8]) -> (&[u8], &[u8]) {
+    let length = u64::from_le_bytes(file[..8].try_into().expect("8 bytes")) as usize;
+    file[8..].split_at(length)
+}
+
+fn join(header: &[u8], data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header, data].concat()
+}
+
+#[track_caller]
+fn refused(file: Vec<u8>) -> Error {
+    let error = Archive::new(file).expect_err("it must be refused");
+    assert!(error.with_causes().len() > 20, "{error}");
+    error
+}
+
+macro_rules! refused {
+    ($file:expr, $error:pat) => {
+        let error = refused($file);
+        assert!(matches!(error, $error), "{error:?}");
+    };
+}
+
+fn metadata(key: &str, value: &str) -> Vec<u8> {
+    altered(|header| header["__metadata__"][key] = json!(value))
+}
+
+fn without_metadata(key: &str) -> Vec<u8> {
+    altered(|header| drop(header["__metadata__"].as_object_mut().expect("an object").remove(key)))
+}
+
+#[test]
+fn the_archives_that_the_other_tests_damage_are_valid() {
+    let archive = Archive::new(valid()).expect("valid");
+    assert!(archive.verify(&()).expect("verified").is_ok());
+    let foreign = Archive::new(altered(|_| ())).expect("valid");
+    let report = foreign.verify(&()).expect("verified");
+    assert!(report.is_ok());
+    assert!(report.unchecked.iter().any(|part| part.contains("index rows")), "{report:?}");
+}
+
+#[test]
+fn a_file_cut_anywhere_is_refused() {
+    let file = valid();
+    for len in 0..file.len() {
+        let error = refused(file[..len].to_vec());
+        assert!(matches!(error, Error::Truncated { .. }), "cut to {len}: {error:?}");
+    }
+}
+
+#[test]
+fn bytes_behind_the_last_tensor_are_refused() {
+    refused!([valid(), vec![0]].concat(), Error::TrailingBytes { .. });
+}
+
+#[test]
+fn an_empty_file_is_refused() {
+    refused!(Vec::new(), Error::Truncated { .. });
+}
+
+#[test]
+fn a_header_length_beyond_the_limit_is_refused() {
+    let mut file = valid();
+    file[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    refused!(file, Error::HeaderLength { .. });
+}
+
+#[test]
+fn a_header_that_is_no_json_is_refused() {
+    refused!(join(b"{]", &[]), Error::HeaderJson(_));
+    refused!(join(b"[]", &[]), Error::HeaderJson(_));
+    refused!(join(b"", &[]), Error::HeaderJson(_));
+    refused!(join(b"\xff\xfe", &[]), Error::HeaderJson(_));
+    refused!(join(&b"[".repeat(100_000), &[]), Error::HeaderJson(_));
+}
+
+#[test]
+fn a_key_that_stands_twice_is_refused() {
+    let file = altered(|_| ());
+    let (header, data) = split(&file);
+    let text = String::from_utf8(header.to_vec()).expect("UTF-8");
+    for (found, twice) in [
+        ("\"codec\":\"vq\"", "\"codec\":\"vq\",\"codec\":\"vq\""),
+        ("\"unknown\":", "\"unknown\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},\"unknown\":"),
+    ] {
+        let doubled = text.replacen(found, twice, 1);
+        assert_ne!(doubled, text);
+        refused!(join(doubled.as_bytes(), data), Error::HeaderJson(_));
+    }
+}
+
+#[test]
+fn another_format_version_or_codec_is_refused_by_name() {
+    for (key, value) in [("format", "jpeg"), ("version", "2"), ("codec", "layers")] {
+        let error = refused(metadata(key, value));
+        assert!(matches!(error, Error::Metadata { .. }) && error.to_string().contains(value), "{error:?}");
+    }
+}
+
+#[test]
+fn missing_metadata_is_refused() {
+    for key in [
+        "format",
+        "version",
+        "codec",
+        "image_width",
+        "image_height",
+        "channels",
+        "patch_width",
+        "patch_height",
+        "index_bits",
+        "samples",
+    ] {
+        refused!(without_metadata(key), Error::MissingMetadata { .. });
+    }
+}
+
+#[test]
+fn numbers_that_are_no_plain_decimals_are_refused() {
+    for value in ["", " 8", "+8", "-8", "08", "8.0", "8e0", "0x8", "eight", "18446744073709551616"] {
+        refused!(metadata("image_width", value), Error::Metadata { .. });
+        refused!(metadata("samples", value), Error::Metadata { .. });
+    }
+}
+
+#[test]
+fn sizes_out_of_range_are_refused() {
+    for (key, value) in [
+        ("image_width", "0"),
+        ("image_height", "65536"),
+        ("channels", "2"),
+        ("channels", "0"),
+        ("patch_width", "17"),
+        ("patch_height", "0"),
+    ] {
+        refused!(metadata(key, value), Error::Geometry { .. });
+    }
+    for bits in ["0", "26", "31", "33"] {
+        refused!(metadata("index_bits", bits), Error::IndexWidth { .. });
+    }
+}
+
+#[test]
+fn sizes_that_contradict_the_tensors_are_refused() {
+    // Large enough steps that a packed row of so few indices takes another number of words.
+    for (key, value) in [
+        ("image_width", "80"),
+        ("image_height", "60"),
+        ("channels", "4"),
+        ("patch_width", "2"),
+        ("index_bits", "25"),
+        ("index_bits", "16"),
+        ("samples", "4"),
+        ("samples", "2"),
+        ("samples", "18446744073709551615"),
+    ] {
+        refused!(metadata(key, value), Error::Tensor { .. });
+    }
+}
+
+#[test]
+fn classes_and_psnr_that_cannot_be_read_are_refused() {
+    for classes in ["", "a,b", "{}", "[1]", "[\"a\""] {
+        refused!(metadata("classes", classes), Error::Metadata { .. });
+    }
+    for psnr in ["", "high", "NaN", "inf"] {
+        refused!(metadata("mean_psnr_db", psnr), Error::Metadata { .. });
+    }
+}
+
+#[test]
+fn a_missing_tensor_is_refused() {
+    for tensor in ["codebook", "indices", "captions.bytes", "captions.offsets"] {
+        let file = altered(|header| {
+            let tensors = header.as_object_mut().expect("an object");
+            let info = tensors.remove(tensor).expect("there");
+            tensors.insert("renamed".into(), info);
+        });
+        refused!(file, Error::MissingTensor { .. });
+    }
+}
+
+#[test]
+fn a_tensor_of_another_type_is_refused() {
+    for (tensor, dtype) in [("codebook", "I8"), ("indices", "F32"), ("labels", "U64"), ("captions.offsets", "F64")] {
+        refused!(altered(|header| header[tensor]["dtype"] = json!(dtype)), Error::Tensor { .. });
+    }
+}
+
+#[test]
+fn a_tensor_whose_size_is_not_its_shapes_is_refused() {
+    for (tensor, shape) in [
+        ("codebook", json!([19, 4, 4, 3])),
+        ("codebook", json!([u64::MAX, u64::MAX])),
+        ("labels", json!([4])),
+        ("unknown", json!([1u64 << 62])),
+    ] {
+        refused!(altered(|header| header[tensor]["shape"] = shape), Error::TensorRange { .. });
+    }
+}
+
+#[test]
+fn a_codebook_without_codewords_is_refused() {
+    let file = altered(|header| {
+        header["old"] = header["codebook"].take();
+        header["codebook"] = json!({ "dtype": "U8", "shape": [0, 4, 4, 3], "data_offsets": [0, 0] });
+    });
+    refused!(file, Error::Tensor { .. });
+}
+
+#[test]
+fn holes_overlaps_and_ranges_that_run_backwards_are_refused() {
+    for change in [[1, 0], [8, 0], [0, 8], [u64::MAX / 2, 0], [0, u64::MAX / 2]] {
+        let file = altered(|header| {
+            let range = &mut header["unknown"]["data_offsets"];
+            let [begin, end] = [0, 1].map(|i| range[i].as_u64().expect("a number").wrapping_add(change[i]));
+            *range = json!([begin, end]);
+        });
+        refused!(file, Error::TensorRange { .. });
+    }
+    refused!(altered(|header| header["unknown"]["data_offsets"] = json!([0, 12])), Error::TensorRange { .. });
+    let file = altered(|header| {
+        let end = header["unknown"]["data_offsets"][0].clone();
+        header["unknown"]["data_offsets"] = json!([end, 0]);
+    });
+    refused!(file, Error::TensorRange { .. });
+}
+
+#[test]
+fn offsets_that_are_no_numbers_are_refused() {
+    for offsets in [json!([-1, 4]), json!([0.5, 4]), json!([0]), json!([0, 1, 2]), json!("0-4"), Value::Null] {
+        refused!(altered(|header| header["unknown"]["data_offsets"] = offsets), Error::HeaderJson(_));
+    }
+}
+
+#[test]
+fn some_checksums_without_the_others_are_refused() {
+    let missing = |key: &'static str| {
+        let file = valid();
+        let (header, data) = split(&file);
+        let mut header: Value = serde_json::from_slice(header).expect("JSON");
+        header["__metadata__"].as_object_mut().expect("an object").remove(key);
+        join(header.to_string().as_bytes(), data)
+    };
+    refused!(missing("header_crc32c"), Error::PartialIntegrity { .. });
+    // Without this one the header's own no longer fits either, and is the first to be compared.
+    refused!(missing("codebook_crc32c"), Error::HeaderChecksum { .. });
+    refused!(metadata("codebook_crc32c", "00000000"), Error::PartialIntegrity { .. });
+}
+
+#[test]
+fn every_flipped_bit_is_found() {
+    let file = valid();
+    for bit in 0..file.len() * 8 {
+        let mut damaged = file.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(archive) = Archive::new(damaged) {
+            assert!(!archive.verify(&()).expect("verified").is_ok(), "bit {} of byte {}", bit % 8, bit / 8);
+        }
+    }
+}
+
+#[test]
+fn damaged_samples_are_named() {
+    let file = valid();
+    let archive = Archive::new(file.clone()).expect("valid");
+    let row = archive.row(1).expect("there");
+    let offset = row.as_ptr() as usize - archive.row(0).expect("there").as_ptr() as usize;
+    let start = file.windows(offset).position(|bytes| bytes == archive.row(0).expect("there")).expect("there");
+    let mut damaged = file;
+    damaged[start + offset] ^= 1;
+    let report = Archive::new(damaged).expect("opens").verify(&()).expect("verified");
+    assert_eq!(report.bad_samples.iter().map(|bad| bad.sample).collect::<Vec<_>>(), [1]);
+    assert!(report.problems.is_empty(), "{report:?}");
+}
+
+#[test]
+fn an_index_beyond_the_codebook_is_named_even_without_checksums() {
+    // Fewer codewords than some index: the rest of the codebook becomes a tensor of its own.
+    let file = altered(|header| {
+        let [begin, end] = [0, 1].map(|i| header["codebook"]["data_offsets"][i].as_u64().expect("a number"));
+        header["codebook"] = json!({ "dtype": "U8", "shape": [1, 4, 4, 3], "data_offsets": [begin, begin + 48] });
+        header["rest"] = json!({ "dtype": "U8", "shape": [end - begin - 48], "data_offsets": [begin + 48, end] });
+    });
+    let report = Archive::new(file).expect("opens").verify(&()).expect("verified");
+    assert!(!report.bad_samples.is_empty());
+    assert!(report.bad_samples.iter().all(|bad| bad.problem.to_string().contains("has 1 codewords")), "{report:?}");
+}
+
+#[test]
+fn labels_without_a_class_are_named() {
+    let report = Archive::new(metadata("classes", "[\"only one\"]")).expect("opens").verify(&()).expect("verified");
+    assert_eq!(report.bad_samples.iter().map(|bad| bad.sample).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn captions_out_of_bounds_or_not_utf8_are_named() {
+    let file = altered(|_| ());
+    let archive = Archive::new(file.clone()).expect("valid");
+    assert_eq!(archive.caption(2).expect("readable"), Some("caption 2"));
+    let text = file.windows(9).position(|bytes| bytes == b"caption 1").expect("there");
+    let mut damaged = file.clone();
+    damaged[text] = 0xff;
+    let archive = Archive::new(damaged).expect("opens");
+    assert!(archive.caption(1).is_err() && archive.caption(0).is_ok());
+    assert_eq!(archive.verify(&()).expect("verified").bad_samples.len(), 1);
+
+    let offsets: Vec<u8> = [0u64, 9, 18, 27].iter().flat_map(|offset| offset.to_le_bytes()).collect();
+    let start = file.windows(32).position(|bytes| bytes == offsets).expect("there");
+    let mut damaged = file;
+    damaged[start + 8..start + 16].copy_from_slice(&u64::MAX.to_le_bytes());
+    let archive = Archive::new(damaged).expect("opens");
+    assert!(archive.caption(0).is_err() && archive.caption(1).is_err() && archive.caption(2).is_ok());
+}
+
+#[test]
+fn unknown_tensors_and_metadata_are_ignored() {
+    let file = altered(|header| {
+        header["__metadata__"]["anything"] = json!("else");
+        header["unknown"]["dtype"] = json!("F4_OF_THE_FUTURE");
+        header["unknown"]["more"] = json!({ "nested": [1, 2, 3] });
+    });
+    assert_eq!(Archive::new(file).expect("opens").samples(), 3);
+}
+
+#[test]
+fn errors_that_blame_the_file_say_so() {
+    assert!(refused(Vec::new()).is_invalid_archive());
+    assert!(!Archive::open("/no/such/file.qvq").expect_err("not there").is_invalid_archive());
+}
