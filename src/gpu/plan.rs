@@ -352,3 +352,84 @@ fn dispatches(limits: &Limits, units: u64, pass: Pass, passes: &mut Vec<Pass>) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::output::Dtype;
+
+    /// Checks that ranges follow one another from 0 to `end`, passing over repetitions of the same range.
+    fn assert_tile(ranges: impl Iterator<Item = Range<u64>>, end: u64) {
+        let mut position = 0;
+        let mut last = 0..0;
+        for range in ranges {
+            if range != last {
+                assert_eq!(range.start, position);
+                position = range.end;
+                last = range;
+            }
+        }
+        assert_eq!(position, end);
+    }
+
+    proptest! {
+        #[test]
+        fn every_plan_covers_its_output_within_the_limits(
+            image in (1u32..300, 1u32..300),
+            channels in prop::sample::select(&[1u32, 3, 4][..]),
+            patch in (1u32..=16, 1u32..=16),
+            bits in prop::sample::select(&[1u64, 7, 8, 13, 16, 17, 25, 32][..]),
+            dtype in prop::sample::select(&[Dtype::U8, Dtype::F16, Dtype::F32][..]),
+            layout in prop::sample::select(&[Layout::Nhwc, Layout::Nchw][..]),
+            samples in 0usize..40,
+            binding in 10u32..30,
+            buffer in 12u32..32,
+            workgroups in 1u64..70_000,
+            codebook_parts in 1usize..4,
+        ) {
+            let geometry = Geometry::new(image, channels, patch).expect("valid");
+            let sizes = Sizes { geometry, index_width: IndexWidth::new(bits).expect("valid") };
+            let spec = OutputSpec { dtype, layout, normalization: None };
+            let limits = Limits {
+                binding: 1 << binding,
+                buffer: 1 << buffer,
+                alignment: 256,
+                workgroups_per_dimension: workgroups,
+                workgroup_size: 128,
+            };
+            let Ok(chunks) = plan(&limits, &sizes, &spec, samples, codebook_parts) else {
+                // Only rows that hardly fit are refused.
+                prop_assert!(sizes.row_stride() + 256 > limits.buffer / 2 || 256 * bits > limits.binding);
+                return Ok(());
+            };
+            let total = spec.batch_len(&geometry, samples) as u64;
+            assert_tile(chunks.iter().map(|chunk| chunk.output.clone()), total);
+            for chunk in &chunks {
+                let len = (chunk.output.end - chunk.output.start).next_multiple_of(4);
+                prop_assert!(len <= limits.buffer && chunk.index_len <= limits.buffer);
+                assert_tile(chunk.passes.iter().map(|pass| pass.window.clone()), len);
+                for place in &chunk.rows {
+                    prop_assert!(place.sample < samples && place.offset + sizes.row_stride() <= chunk.index_len);
+                }
+                for pass in &chunk.passes {
+                    for bound in [&pass.window, &pass.indices] {
+                        prop_assert!(bound.start.is_multiple_of(256) && bound.end - bound.start <= limits.binding);
+                    }
+                    prop_assert!(pass.indices.end <= chunk.index_len && pass.codebook_part < codebook_parts);
+                    let [x, y] = pass.workgroups.map(u64::from);
+                    prop_assert!(x <= workgroups && y <= workgroups && pass.stride as u64 == x * 128);
+                    prop_assert!(u64::from(pass.end_unit - pass.first_unit) <= x * y * 128);
+                }
+                // The first pass of a window writes all of it, the others add to it.
+                for window in chunk.passes.iter().filter(|pass| pass.kernel == Kernel::Words).map(|pass| &pass.window) {
+                    let same = || chunk.passes.iter().filter(|pass| pass.window == *window);
+                    let first: u64 =
+                        same().filter(|pass| !pass.merge).map(|pass| u64::from(pass.end_unit - pass.first_unit)).sum();
+                    prop_assert_eq!(first, (window.end - window.start) / 4);
+                }
+            }
+        }
+    }
+}
