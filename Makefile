@@ -16,14 +16,17 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## Encode real photographs, decode them on the CPU and a GPU, compare, show (IMAGES=folder for yours)
+demo: build ## Encode real photographs, decode them on the CPU and a GPU, compare, show (IMAGES=folder for yours)
 	@scripts/vulkan.sh
-	$(CARGO) build $(RELEASE)
 	@scripts/venv.sh pillow
 	@target/venv/bin/python scripts/demo.py $(if $(IMAGES),--images "$(IMAGES)")
 
+.PHONY: build
+build: ## Build the command, target/release/kuat
+	$(CARGO) build $(RELEASE)
+
 .PHONY: setup
-setup: ## Install what the tests need: software GPU adapters, Python packages
+setup: build ## Install what the tests need: software GPU adapters, Python packages
 	@scripts/vulkan.sh
 	@scripts/adapters.sh
 	@scripts/venv.sh -r tests/requirements.txt
@@ -32,11 +35,10 @@ setup: ## Install what the tests need: software GPU adapters, Python packages
 test: setup ## Set up and run every test
 	. scripts/environment.sh && $(CARGO) test $(RELEASE)
 	. scripts/environment.sh && $(CARGO) test $(RELEASE) --test decode_gpu -- --ignored
-	$(CARGO) build $(RELEASE)
 	. scripts/environment.sh && target/venv/bin/python -m pytest tests
 
 .PHONY: bench
-bench: ## Measure decoding beside its limits on this machine
+bench: build ## Measure decoding beside its limits on this machine
 	@scripts/vulkan.sh
 	$(CARGO) bench
 

@@ -1,5 +1,8 @@
 # Installs Debian packages; sourced by the other scripts.
 
+# Where ldconfig is; not on the path of an ordinary Debian user.
+PATH=$PATH:/usr/sbin:/sbin
+
 # apt_install WHY PACKAGE...: says what it installs and why, then does it.
 apt_install() {
     local why=$1

@@ -1,18 +1,11 @@
 #!/usr/bin/env bash
-# Installs a software Vulkan driver (Mesa's lavapipe) on a Linux machine that has no Vulkan driver at all.
+# Installs a software Vulkan driver (Mesa's lavapipe) on a Linux machine on which the command, built before, finds no GPU
+# adapter at all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/apt.sh
 
 [ "$(uname)" = Linux ] || exit 0
-has_driver() {
-    [ -n "${VK_DRIVER_FILES-}${VK_ICD_FILENAMES-}" ] && return
-    local folder
-    for folder in /usr/share/vulkan /etc/vulkan /usr/local/share/vulkan; do
-        compgen -G "$folder/icd.d/*.json" >/dev/null && return
-    done
-    return 1
-}
-if ! has_driver || ! ldconfig -p | grep libvulkan.so.1 >/dev/null; then
-    apt_install "A Vulkan driver (none is on this machine; a software one will do)" mesa-vulkan-drivers libvulkan1
+if ! target/release/kuat devices --json | grep '"name"' >/dev/null; then
+    apt_install "A GPU adapter (none is on this machine; a software one will do)" mesa-vulkan-drivers libvulkan1
 fi

@@ -59,8 +59,7 @@ impl<D: AsRef<[u8]>> Archive<D> {
     /// Opens an archive that is in memory.
     ///
     /// # Errors
-    /// One of those for which [`Error::is_invalid_archive`] holds, or [`Error::Geometry`] or
-    /// [`Error::IndexWidth`] for sizes out of range.
+    /// One of those for which [`Error::is_invalid_archive`] holds.
     pub fn new(data: D) -> Result<Self> {
         let header = Header::parse(data.as_ref())?;
         Ok(Self { data, header })

@@ -9,9 +9,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::archive::Archive;
-use crate::decode::Decoder;
 use crate::decode::cpu::CpuDecoder;
 use crate::decode::naive::NaiveDecoder;
+use crate::decode::{Decoder, resize};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, GpuDecoder, Select};
 use crate::output::{Dtype, Layout, OutputSpec};
@@ -103,7 +103,8 @@ pub fn bench<D: AsRef<[u8]> + Sync>(
 
 /// A batch of any element type, as bytes.
 fn decode_bytes(decoder: &dyn Decoder, rows: &[&[u8]], spec: &OutputSpec) -> Result<Vec<u8>> {
-    let mut output = vec![0; spec.batch_len(decoder.geometry(), rows.len())];
+    let mut output = Vec::new();
+    resize(&mut output, spec.batch_len(decoder.geometry(), rows.len()))?;
     decoder.decode_bytes(rows, spec, &mut output)?;
     Ok(output)
 }

@@ -25,8 +25,14 @@ pub enum Error {
     /// The stream behind an [`ArchiveWriter`](crate::ArchiveWriter) failed.
     #[error("cannot write the archive")]
     Write(#[source] std::io::Error),
+    /// There is not enough memory.
+    #[error("not enough memory for {bytes} bytes; ask for fewer samples at a time")]
+    OutOfMemory {
+        /// What was asked for.
+        bytes: usize,
+    },
     /// The work was cancelled by its [`Progress`](crate::progress::Progress).
-    #[error("interrupted; nothing was written")]
+    #[error("interrupted; no file was left half written")]
     Interrupted,
 
     // ---- the file ----
@@ -288,12 +294,21 @@ fn found_adapters(found: &[String]) -> String {
     }
 }
 
+/// An error and its causes on one line, without those that the messages before them repeat.
+pub(crate) fn one_line<'a>(chain: impl Iterator<Item = &'a (dyn std::error::Error + 'static)>) -> String {
+    let messages = chain.map(|error| error.to_string().split_whitespace().collect::<Vec<_>>().join(" "));
+    messages.fold(String::new(), |text, message| match (text.is_empty(), text.contains(&message)) {
+        (true, _) => message,
+        (false, true) => text,
+        (false, false) => format!("{text}: {message}"),
+    })
+}
+
 impl Error {
     /// The message followed by those of its causes, on one line.
     pub fn with_causes(&self) -> String {
-        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
-        let text = causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"));
-        text.split_whitespace().collect::<Vec<_>>().join(" ")
+        let first: &(dyn std::error::Error + 'static) = self;
+        one_line(std::iter::successors(Some(first), |error| error.source()))
     }
 
     /// A closure for `map_err` that adds what was tried and on which file.
@@ -302,8 +317,8 @@ impl Error {
         move |source| Error::Io { action, path, source }
     }
 
-    /// Whether the bytes of an archive are to blame (it is damaged, or no `.qvq` at all), rather than the
-    /// caller or the machine.
+    /// Of an error in opening an archive: whether its bytes are to blame (it is damaged, or no `.qvq` at all),
+    /// rather than the caller or the machine.
     pub fn is_invalid_archive(&self) -> bool {
         matches!(
             self,
@@ -318,6 +333,8 @@ impl Error {
                 | Error::TensorRange { .. }
                 | Error::HeaderChecksum { .. }
                 | Error::PartialIntegrity { .. }
+                | Error::Geometry { .. }
+                | Error::IndexWidth { .. }
         )
     }
 }

@@ -104,6 +104,13 @@ impl<D: AsRef<[u8]> + Sync> Archive<D> {
                 report.unchecked.push("index rows: no checksums".into());
             }
         }
+        if let Some(captions) = &header.captions {
+            let (offsets, _) = self.bytes()[captions.offsets.clone()].as_chunks::<8>();
+            let ends = [offsets.first(), offsets.last()].map(|end| end.map(|&bytes| u64::from_le_bytes(bytes)));
+            if ends != [Some(0), Some(captions.bytes.len() as u64)] {
+                report.problems.push("the captions do not begin and end where their bytes do".into());
+            }
+        }
         let counter = Counter::new(progress, "verifying", self.samples());
         let bad: Vec<Option<BadSample>> = (0..self.samples())
             .into_par_iter()

@@ -169,6 +169,7 @@ fn sizes_out_of_range_are_refused() {
         ("patch_height", "0"),
     ] {
         refused!(metadata(key, value), Error::Geometry { .. });
+        assert!(refused(metadata(key, value)).is_invalid_archive());
     }
     for bits in ["0", "26", "31", "33"] {
         refused!(metadata("index_bits", bits), Error::IndexWidth { .. });
@@ -346,6 +347,28 @@ fn captions_out_of_bounds_or_not_utf8_are_named() {
     damaged[start + 8..start + 16].copy_from_slice(&u64::MAX.to_le_bytes());
     let archive = Archive::new(damaged).expect("opens");
     assert!(archive.caption(0).is_err() && archive.caption(1).is_err() && archive.caption(2).is_ok());
+}
+
+#[test]
+fn captions_that_leave_bytes_over_are_a_problem() {
+    let file = altered(|_| ());
+    let offsets: Vec<u8> = [0u64, 9, 18, 27].iter().flat_map(|offset| offset.to_le_bytes()).collect();
+    let start = file.windows(32).position(|bytes| bytes == offsets).expect("there");
+    for place in [0, 24] {
+        let mut damaged = file.clone();
+        damaged[start + place] = 5;
+        let report = Archive::new(damaged).expect("opens").verify(&()).expect("verified");
+        assert_eq!(report.problems.len(), 1, "{report:?}");
+    }
+}
+
+#[test]
+fn a_tensor_called_header_is_refused() {
+    let file = altered(|header| {
+        header["header"] = header["unknown"].take();
+        drop(header.as_object_mut().expect("an object").remove("unknown"));
+    });
+    refused!(file, Error::Tensor { .. });
 }
 
 #[test]

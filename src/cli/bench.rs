@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use anyhow::bail;
 use serde_json::json;
 
 use super::Report;
@@ -50,6 +51,7 @@ impl Arguments {
         let real = || adapters().iter().any(|adapter| adapter.kind != AdapterKind::Software);
         let gpus = match (self.backend, self.adapter.is_empty()) {
             (Backend::Cpu, true) => Vec::new(),
+            (Backend::Cpu, false) => bail!("--adapter names a GPU, but the backend is cpu"),
             (Backend::Auto, true) if !real() => Vec::new(),
             (_, true) => vec![Select::Best],
             (_, false) => self.adapter.iter().cloned().map(Select::Named).collect(),

@@ -15,7 +15,7 @@ use super::samples::Samples;
 use super::terminal::Terminal;
 use crate::archive::Archive;
 use crate::backend::Backend;
-use crate::decode::Decoder;
+use crate::decode::{Decoder, resize};
 use crate::error::{Error, Result};
 use crate::format::atomic::AtomicFile;
 use crate::output::{Dtype, Layout, Normalization, OutputSpec};
@@ -124,7 +124,7 @@ impl Job<'_> {
         let counter = Counter::new(self.terminal, "decoding", self.samples.len());
         let mut output = Vec::new();
         for samples in self.samples.chunks((BATCH_BYTES / image).clamp(1, 256)) {
-            output.resize(image * samples.len(), 0);
+            resize(&mut output, image * samples.len())?;
             let rows = self.archive.rows(samples.iter().copied())?;
             self.decoder.decode_bytes(&rows, &self.spec, &mut output)?;
             take(samples, &output)?;

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::error::Error;
+use crate::error::{Error, one_line};
 
 /// Exit status of a verification that found damage.
 const DAMAGED: u8 = 1;
@@ -67,7 +67,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) if !error.use_stderr() => {
-            print(&error.render().ansi().to_string());
+            // Nothing can be done about help that cannot be written.
+            let _ = print(&error.render().ansi().to_string());
             return ExitCode::SUCCESS;
         }
         Err(error) => {
@@ -85,8 +86,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     if let Some(threads) = arguments.threads {
-        // Fails only if the pool exists already, as in a process that calls this twice; then it stays as it is.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+        // A pool that exists already, as in a process that calls this twice, stays as it is.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+        if pool.is_err() && rayon::current_num_threads() != usize::from(threads) {
+            complain(&format!("kuat: error: cannot start {threads} threads"));
+            return ExitCode::from(FAILED);
+        }
     }
     let result = match arguments.command {
         Command::Encode(arguments) => arguments.run(),
@@ -98,13 +103,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Devices(arguments) => arguments.run(),
     };
     match result {
-        Ok(report) => {
-            print(&report.json.map_or(report.text, |json| format!("{json:#}\n")));
-            ExitCode::from(report.status)
-        }
+        Ok(report) => match print(&report.json.map_or(report.text, |json| format!("{json:#}\n"))) {
+            Ok(()) => ExitCode::from(report.status),
+            Err(error) => {
+                complain(&format!("kuat: error: cannot write to standard output: {error}"));
+                ExitCode::from(FAILED)
+            }
+        },
         Err(error) => {
-            let chain = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
-            complain(&format!("kuat: error: {}", chain.split_whitespace().collect::<Vec<_>>().join(" ")));
+            complain(&format!("kuat: error: {}", one_line(error.chain())));
             match error.downcast_ref::<Error>() {
                 Some(Error::Interrupted) => ExitCode::from(INTERRUPTED),
                 _ => ExitCode::from(FAILED),
@@ -114,8 +121,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// Writes to standard output. A reader that has gone away, as `head` does, is no error.
-fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+fn print(text: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }
 
 fn complain(text: &str) {

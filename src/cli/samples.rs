@@ -36,15 +36,21 @@ impl FromStr for Samples {
 impl Samples {
     /// The sample numbers, checked against the archive's number of samples.
     pub fn numbers(&self, samples: usize) -> Result<Vec<usize>> {
-        match self {
-            Samples::All => Ok((0..samples).collect()),
-            Samples::Listed(ranges) => {
-                if let Some(&(_, sample)) = ranges.iter().find(|(_, last)| *last >= samples) {
-                    return Err(Error::Sample { sample, samples });
-                }
-                Ok(ranges.iter().flat_map(|&(first, last)| first..=last).collect())
-            }
+        let all = [(0, samples.saturating_sub(1))];
+        let ranges = match self {
+            Samples::All if samples == 0 => &[],
+            Samples::All => &all[..],
+            Samples::Listed(ranges) => ranges,
+        };
+        if let Some(&(_, sample)) = ranges.iter().find(|(_, last)| *last >= samples) {
+            return Err(Error::Sample { sample, samples });
         }
+        let count = ranges.iter().fold(0, |count: usize, (first, last)| count.saturating_add(last - first + 1));
+        let mut numbers = Vec::new();
+        let too_many = |_| Error::OutOfMemory { bytes: count.saturating_mul(size_of::<usize>()) };
+        numbers.try_reserve_exact(count).map_err(too_many)?;
+        numbers.extend(ranges.iter().flat_map(|&(first, last)| first..=last));
+        Ok(numbers)
     }
 }
 

@@ -20,12 +20,7 @@ pub(super) struct Terminal {
 impl Terminal {
     pub fn new() -> Self {
         // Fails only if a handler is there already: the first call's, or that of a program this is part of.
-        let _ = ctrlc::set_handler(|| {
-            if INTERRUPTED.swap(true, Ordering::Relaxed) {
-                // Asked twice: no more patience.
-                std::process::exit(super::INTERRUPTED.into());
-            }
-        });
+        let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
         Self { bar: Mutex::new(ProgressBar::hidden()) }
     }
 

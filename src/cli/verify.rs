@@ -30,7 +30,14 @@ impl Arguments {
             Ok(archive) => archive.verify(&terminal)?,
             Err(error) if error.is_invalid_archive() => {
                 let problem = error.with_causes();
-                let json = json!({ "archive": self.archive, "ok": false, "problems": [problem] });
+                let json = json!({
+                    "archive": self.archive,
+                    "ok": false,
+                    "samples": null,
+                    "problems": [problem],
+                    "bad_samples": [],
+                    "unchecked": ["everything behind the header"],
+                });
                 let text = format!("{name}: DAMAGED\n{problem}\n");
                 return Ok(Report { status: DAMAGED, ..Report::new(text, json, self.json) });
             }

@@ -45,12 +45,13 @@ pub trait Decoder: Send + Sync {
     /// memory costs more than decoding into it.
     ///
     /// # Errors
-    /// As [`decode_into`](Self::decode_into).
+    /// As [`decode_into`](Self::decode_into); [`Error::OutOfMemory`].
     fn decode<T: Element>(&self, rows: &[&[u8]], spec: &OutputSpec) -> Result<Vec<T>>
     where
         Self: Sized,
     {
-        let mut output = vec![T::zeroed(); self.geometry().image_len() * rows.len()];
+        let mut output = Vec::new();
+        resize(&mut output, self.geometry().image_len().saturating_mul(rows.len()))?;
         self.decode_into(rows, spec, &mut output)?;
         Ok(output)
     }
@@ -68,6 +69,14 @@ impl<D: Decoder + ?Sized> Decoder for Box<D> {
     fn decode_bytes(&self, rows: &[&[u8]], spec: &OutputSpec, output: &mut [u8]) -> Result<()> {
         (**self).decode_bytes(rows, spec, output)
     }
+}
+
+/// Brings a buffer to a length; where memory is short that is an error, and not the end of the process.
+pub(crate) fn resize<T: Element>(buffer: &mut Vec<T>, len: usize) -> Result<()> {
+    let more = len.saturating_sub(buffer.len());
+    buffer.try_reserve_exact(more).map_err(|_| Error::OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
+    buffer.resize(len, T::zeroed());
+    Ok(())
 }
 
 /// Checks the arguments of a decoding call, the same for every backend.

@@ -135,7 +135,7 @@ pub fn encode(
                     squared_error += error;
                 }
                 Err(error) if options.on_error == OnError::Skip && !matches!(error, Error::Interrupted) => {
-                    let reason = with_causes(&error);
+                    let reason = error.with_causes();
                     first_problem.get_or_insert(reason.clone());
                     skipped.push(Skipped { name: source.name(index), reason });
                 }
@@ -201,15 +201,6 @@ fn visible_error(geometry: &Geometry, patch: &[u8], codeword: &[u8], rows: usize
     let row_len = geometry.patch_row_len();
     let rows = patch.chunks_exact(row_len).zip(codeword.chunks_exact(row_len)).take(rows);
     rows.map(|(a, b)| u64::from(squared_distance(&a[..values], &b[..values]))).sum()
-}
-
-/// An error's message and those of its causes, where they add anything.
-pub(super) fn with_causes(error: &Error) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    causes.map(ToString::to_string).fold(error.to_string(), |text, cause| match text.contains(&cause) {
-        true => text,
-        false => format!("{text}: {cause}"),
-    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 use rayon::prelude::*;
 
-use super::pipeline::with_causes;
 use super::source::Source;
 use super::{EncodeOptions, OnError, patches, prepare};
 use crate::error::{Error, Result};
@@ -68,7 +67,7 @@ pub(super) fn sample(
             match result {
                 Ok(patches) => sampled.extend(patches),
                 Err(error) if options.on_error == OnError::Skip && !matches!(error, Error::Interrupted) => {
-                    first_problem.get_or_insert(with_causes(&error));
+                    first_problem.get_or_insert(error.with_causes());
                 }
                 Err(error) => return Err(error),
             }

@@ -19,8 +19,10 @@ impl AtomicFile {
     /// Starts a file that will become `target`, whose folder must exist.
     pub fn create(target: impl Into<PathBuf>) -> Result<Self> {
         let target = target.into();
-        if target.is_dir() {
-            let source = io::Error::from(io::ErrorKind::IsADirectory);
+        // What a symbolic link points to is replaced, not the link.
+        let target = target.canonicalize().unwrap_or(target);
+        if target.exists() && !target.is_file() {
+            let source = io::Error::other("it exists and is not a regular file");
             return Err(Error::Io { action: "write", path: target, source });
         }
         let mut builder = tempfile::Builder::new();

@@ -27,6 +27,9 @@ pub(crate) struct Header {
     pub container: Container,
 }
 
+/// The name that no tensor may have.
+const RESERVED: &str = "header";
+
 /// Byte ranges of the two caption tensors.
 #[derive(Debug)]
 pub(crate) struct Captions {
@@ -38,6 +41,13 @@ impl Header {
     pub fn parse(file: &[u8]) -> Result<Self> {
         let container = Container::parse(file)?;
         let metadata = Metadata(&container.metadata);
+        if let Some(tensor) = container.tensors.get(RESERVED) {
+            return Err(Error::Tensor {
+                tensor: RESERVED.into(),
+                found: describe(&tensor.dtype, &tensor.shape),
+                expected: "another name: its checksum would be the header's".into(),
+            });
+        }
         metadata.expect(key::FORMAT, FORMAT)?;
         metadata.expect(key::VERSION, VERSION)?;
         metadata.expect(key::CODEC, Vq::CODEC)?;

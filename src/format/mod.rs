@@ -46,4 +46,22 @@ pub(crate) mod key {
     pub const MEAN_PSNR_DB: &str = "mean_psnr_db";
     pub const ENCODER: &str = "encoder";
     pub const HEADER_CRC32C: &str = "header_crc32c";
+
+    /// All that this version of the format gives a meaning, but the tensors' checksums.
+    pub const ALL: &[&str] = &[
+        FORMAT,
+        VERSION,
+        CODEC,
+        IMAGE_WIDTH,
+        IMAGE_HEIGHT,
+        CHANNELS,
+        PATCH_WIDTH,
+        PATCH_HEIGHT,
+        INDEX_BITS,
+        SAMPLES,
+        CLASSES,
+        MEAN_PSNR_DB,
+        ENCODER,
+        HEADER_CRC32C,
+    ];
 }

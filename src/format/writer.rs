@@ -198,7 +198,14 @@ impl<W: Storage> ArchiveWriter<W> {
     }
 
     /// Writes what is left and returns the stream, positioned at its end. `mean_psnr_db` is recorded if given.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if that is no finite number; [`Error::Write`] if the stream fails.
     pub fn finish(mut self, mean_psnr_db: Option<f64>) -> Result<W> {
+        if let Some(psnr) = mean_psnr_db.filter(|psnr| !psnr.is_finite()) {
+            let (argument, found) = ("mean PSNR", psnr.to_string());
+            return Err(Error::Argument { argument, found, expected: "a finite number of dB".into() });
+        }
         let samples = self.samples() as u64;
         let row_len = self.index_width.row_len(self.spec.geometry.patches()) as u64;
         let rows = (self.rows_start(self.spec.samples as u64), self.rows_start(samples), samples * row_len);
@@ -261,6 +268,7 @@ impl<W: Storage> ArchiveWriter<W> {
     fn header(&self, samples: u64, mean_psnr_db: Option<f64>, crcs: &Checksums, ranges: &[[u64; 2]; 6]) -> String {
         let geometry = &self.spec.geometry;
         let mut metadata = self.spec.metadata.clone();
+        metadata.retain(|key, _| !key::ALL.contains(&key.as_str()) && !key.ends_with("_crc32c"));
         let mut set = |key: &str, value: String| metadata.insert(key.into(), value);
         set(key::FORMAT, FORMAT.into());
         set(key::VERSION, VERSION.into());

@@ -7,6 +7,7 @@ use futures::channel::oneshot;
 
 use super::decoder::Prepared;
 use super::device::Device;
+use crate::decode::resize;
 use crate::error::{Error, Result};
 
 const STAGING_USAGE: wgpu::BufferUsages = wgpu::BufferUsages::MAP_READ.union(wgpu::BufferUsages::COPY_DST);
@@ -90,7 +91,8 @@ impl PendingBatch {
     /// # Errors
     /// [`Error::Gpu`] if the device fails or hangs.
     pub fn read(&self) -> Result<Vec<u8>> {
-        let mut output = vec![0; self.len];
+        let mut output = Vec::new();
+        resize(&mut output, self.len)?;
         self.read_into(&mut output)?;
         Ok(output)
     }
@@ -108,7 +110,8 @@ impl PendingBatch {
     /// # Errors
     /// As [`read`](Self::read).
     pub async fn read_async(&self) -> Result<Vec<u8>> {
-        let mut output = vec![0; self.len];
+        let mut output = Vec::new();
+        resize(&mut output, self.len)?;
         self.copy(&mut output, false).await?;
         Ok(output)
     }
@@ -159,10 +162,9 @@ impl PendingBatch {
     /// Waits for a piece and moves it to the front of `rest`.
     async fn finish(&self, piece: Piece, rest: &mut &mut [u8], blocking: bool) -> Result<()> {
         let action = "reading back";
-        if blocking {
-            self.device.wait(&piece.submission)?;
-        } else {
-            self.device.wait_in_background(piece.submission);
+        match blocking {
+            true => self.device.wait(&piece.submission)?,
+            false => self.device.wait_in_background(piece.submission).await?,
         }
         match piece.mapped.await {
             Ok(Ok(())) => {}

@@ -143,7 +143,8 @@ impl GpuDecoder {
                 view.slice(start..start + row.len()).copy_from_slice(row);
             }
         }
-        let params_stride = u64::from(raw.limits().min_uniform_buffer_offset_alignment).max(size_of::<Params>() as u64);
+        let alignment = u64::from(raw.limits().min_uniform_buffer_offset_alignment).max(4);
+        let params_stride = (size_of::<Params>() as u64).next_multiple_of(alignment);
         let per_buffer = (limits.buffer / params_stride).clamp(1, MOST_PASSES) as usize;
         for passes in chunk.passes.chunks(per_buffer) {
             let params = pool.take(raw, PARAMS_USAGE, params_stride * passes.len() as u64);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
+use futures::channel::oneshot;
 use serde::Serialize;
 
 use super::pool::Pool;
@@ -128,7 +129,13 @@ struct Shared {
     pool: Pool,
     /// What went wrong outside any call that could report it.
     fault: Arc<Mutex<Option<String>>>,
-    poller: OnceLock<mpsc::Sender<wgpu::SubmissionIndex>>,
+    poller: OnceLock<mpsc::Sender<Awaited>>,
+}
+
+/// A submission that the polling thread is to wait for.
+struct Awaited {
+    submission: wgpu::SubmissionIndex,
+    done: oneshot::Sender<Result<(), wgpu::PollError>>,
 }
 
 impl fmt::Debug for Device {
@@ -254,6 +261,9 @@ impl Device {
         let mut result = Ok(value);
         for scope in scopes.into_iter().rev() {
             if let Some(error) = pollster::block_on(scope.pop()) {
+                if matches!(error, wgpu::Error::OutOfMemory { .. }) {
+                    self.pool().clear();
+                }
                 result = Err(self.error(action, error));
             }
         }
@@ -268,23 +278,27 @@ impl Device {
         self.check_fault(action)
     }
 
-    /// Has a thread wait for a submission, so that callbacks on it run without anyone blocking.
-    pub(crate) fn wait_in_background(&self, submission: wgpu::SubmissionIndex) {
+    /// As [`wait`](Self::wait), but it is a thread of the device's that blocks.
+    pub(crate) async fn wait_in_background(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
+        let action = "waiting for the GPU";
         let poller = self.shared.poller.get_or_init(|| {
-            let (sender, receiver) = mpsc::channel::<wgpu::SubmissionIndex>();
+            let (sender, receiver) = mpsc::channel::<Awaited>();
             let device = self.raw().clone();
             // Ends when the last clone of the device is gone, and the sender with it.
             std::thread::spawn(move || {
-                for submission_index in receiver {
-                    let submission_index = Some(submission_index);
-                    // A failure reaches whoever waits through the map callback.
-                    let _ = device.poll(wgpu::PollType::Wait { submission_index, timeout: Some(HANG) });
+                for Awaited { submission, done } in receiver {
+                    let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(HANG) };
+                    // Nobody listens if the wait was given up.
+                    let _ = done.send(device.poll(wait).map(drop));
                 }
             });
             sender
         });
-        // Fails only if the thread died, and then there is nobody to tell.
-        let _ = poller.send(submission);
+        let (done, answer) = oneshot::channel();
+        poller.send(Awaited { submission, done }).map_err(|error| self.error(action, error))?;
+        let answer = answer.await.map_err(|error| self.error(action, error))?;
+        answer.map_err(|error| self.error(action, error))?;
+        self.check_fault(action)
     }
 
     pub(crate) fn check_fault(&self, action: &'static str) -> Result<()> {

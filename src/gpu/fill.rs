@@ -30,12 +30,12 @@ pub(super) struct Fill {
 }
 
 impl Fill {
-    /// Prepares to store `bytes` bytes, rounded down to 16 and to what one binding holds; returns how many.
+    /// Prepares to store `bytes` bytes, rounded to 16 and down to what one binding holds; returns how many.
     pub fn new(device: &Device, bytes: u64, quads: bool) -> Result<(Self, u64)> {
         let raw = device.raw();
         let limits = raw.limits();
-        let bytes =
-            bytes.min(limits.max_storage_buffer_binding_size).min(limits.max_buffer_size).min(1 << 30) / 16 * 16;
+        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(1 << 30);
+        let bytes = (bytes.min(most) / 16 * 16).max(16);
         let workgroup_size = workgroup_size(&limits);
         let units = (bytes / if quads { 16 } else { 4 }) as u32;
         let x = units.div_ceil(workgroup_size).clamp(1, limits.max_compute_workgroups_per_dimension);

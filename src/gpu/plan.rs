@@ -242,7 +242,9 @@ fn row_parts(
         let step = 8 * limits.alignment;
         let most = (limits.binding.min(MAX_ROW_PART) * 8 / bits / step).max(1) * step;
         for range in ranges(0..patches as u64, most) {
-            let bytes = start + range.start * bits / 8..(start + range.end * bits / 8).next_multiple_of(4).min(*len);
+            // The last part may end within a word; all others end where the next begins.
+            let end = start + (range.end * bits).div_ceil(32) * 4;
+            let bytes = start + range.start * bits / 8..end.min(*len);
             let patches = range.start as usize..range.end as usize;
             parts.push(RowPart { samples: group.clone(), patches, bytes });
         }
@@ -418,6 +420,10 @@ mod tests {
                         prop_assert!(bound.start.is_multiple_of(256) && bound.end - bound.start <= limits.binding);
                     }
                     prop_assert!(pass.indices.end <= chunk.index_len && pass.codebook_part < codebook_parts);
+                    // Every index that the pass may read is bound, to its last bit.
+                    let rows = u64::from(pass.samples - 1) * sizes.row_stride();
+                    let needed = rows + (u64::from(pass.patches) * bits).div_ceil(8);
+                    prop_assert!(pass.indices.end - pass.indices.start >= needed);
                     let [x, y] = pass.workgroups.map(u64::from);
                     prop_assert!(x <= workgroups && y <= workgroups && pass.stride as u64 == x * 128);
                     prop_assert!(u64::from(pass.end_unit - pass.first_unit) <= x * y * 128);

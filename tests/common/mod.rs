@@ -85,6 +85,8 @@ pub const CASES: &[Case] = &[
     wide(24, (40, 31), (2, 3), 100),
     wide(25, (40, 31), (2, 3), 100),
     wide(25, (64, 31), (1, 1), 100),
+    // A row of more than 16 KiB whose last index ends within the first byte of a word.
+    Case { image: (99, 67), channels: 1, patch: (1, 1), codewords: 1 << 11, bits: Some(25), samples: 2 },
 ];
 
 impl Case {
