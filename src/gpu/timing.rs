@@ -44,8 +44,8 @@ impl GpuDecoder {
 }
 
 impl Device {
-    /// The time that it takes a shader to store `bytes` bytes, in words of 4 or in quads of 16, whichever is faster
-    /// in the median: the limit of any kernel that fills as much.
+    /// The time that it takes a shader to store `bytes` bytes, in words of 4 or (`quads`) in vectors of 16, once per
+    /// run, after one run that is not counted: the limit of any kernel that stores as much in the same way.
     ///
     /// # Errors
     /// [`Error::Gpu`](crate::Error::Gpu) if the device fails.
