@@ -377,6 +377,9 @@ mod tests {
     }
 
     proptest! {
+        // So many that rows cut within their last byte come up.
+        #![proptest_config(ProptestConfig::with_cases(1500))]
+
         #[test]
         fn every_plan_covers_its_output_within_the_limits(
             image in (1u32..300, 1u32..300),
@@ -386,7 +389,7 @@ mod tests {
             dtype in prop::sample::select(&[Dtype::U8, Dtype::F16, Dtype::F32][..]),
             layout in prop::sample::select(&[Layout::Nhwc, Layout::Nchw][..]),
             samples in 0usize..40,
-            binding in 10u32..30,
+            binding in 10u32..20,
             buffer in 12u32..32,
             workgroups in 1u64..70_000,
             codebook_parts in 1usize..4,
