@@ -41,8 +41,8 @@ pub(super) fn prefetch<T>(values: &[T]) {
     let _ = values;
 }
 
-/// Outputs of this size and more are streamed: larger than the second-level cache that a core has to itself, where
-/// streaming was measured to win.
+/// Outputs of this size and more are streamed. Between two measurements on a machine with 32 MiB of shared cache: at
+/// 5 MB streaming cost a quarter of the speed, at 38 MB it gained a fifth.
 pub(super) const STREAM: usize = 16 << 20;
 
 /// Copies bytes with stores that bypass the caches, where the processor has them.

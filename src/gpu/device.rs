@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::pool::Pool;
 use crate::error::{Error, Result};
 
-/// How long a submission may take before the driver is taken to hang. wgpu's own batches end in milliseconds; the
-/// largest software-rendered ones in seconds.
+/// How long a submission may take before the driver is taken to hang. A GPU's batches end in milliseconds, the largest
+/// of software adapters in seconds.
 const HANG: Duration = Duration::from_secs(120);
 
 /// What kind of hardware an adapter is, best first.
