@@ -1,0 +1,5 @@
+"""Image data sets as vector-quantised archives, decoded by a gather on any CPU or GPU."""
+
+from ._kuat import UNOPTIMIZED, Error, __version__, set_num_threads
+
+__all__ = ["Error", "__version__", "set_num_threads"]

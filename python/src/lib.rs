@@ -1,0 +1,25 @@
+//! The native half of kuat's Python package; `kuat/` is the other. A file per noun.
+
+mod error;
+mod process;
+
+use pyo3::prelude::*;
+
+#[pymodule(gil_used = false)]
+mod _kuat {
+    use super::*;
+
+    #[pymodule_export]
+    use super::error::Error;
+    #[pymodule_export]
+    use super::process::set_num_threads;
+
+    /// Whether the module was built without optimisation.
+    #[pymodule_export]
+    const UNOPTIMIZED: bool = cfg!(debug_assertions);
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
