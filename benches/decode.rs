@@ -29,8 +29,8 @@ fn main() -> kuat::Result<ExitCode> {
         let adapters = adapters.iter().flat_map(|adapter| ["--adapter", adapter]);
         let arguments = ["kuat", "bench", &archive].into_iter().chain(adapters).chain(more.iter().map(String::as_str));
         let status = kuat::cli::run(arguments.map(Into::into));
-        if status != ExitCode::SUCCESS {
-            return Ok(status);
+        if status != 0 {
+            return Ok(status.into());
         }
     }
     Ok(ExitCode::SUCCESS)

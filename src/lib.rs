@@ -5,6 +5,7 @@ pub mod archive;
 mod backend;
 #[cfg(feature = "gpu")]
 pub mod bench;
+mod buffer;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod decode;
@@ -15,6 +16,7 @@ pub mod format;
 mod geometry;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+pub mod loader;
 mod output;
 pub mod progress;
 pub mod verify;
@@ -22,6 +24,7 @@ pub mod verify;
 pub use archive::Archive;
 #[cfg(feature = "gpu")]
 pub use backend::Backend;
+pub use buffer::{Buffer, BufferPool};
 pub use decode::Decoder;
 pub use decode::cpu::CpuDecoder;
 pub use decode::naive::NaiveDecoder;

@@ -14,7 +14,6 @@ mod verify;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -62,14 +61,14 @@ impl Report {
     }
 }
 
-/// Runs the command with the arguments of a process, the program's name first.
-pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Runs the command with the arguments of a process, the program's name first. Returns the exit status.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) if !error.use_stderr() => {
             // Nothing can be done about help that cannot be written.
             let _ = print(&error.render().ansi().to_string());
-            return ExitCode::SUCCESS;
+            return 0;
         }
         Err(error) => {
             let text = error.render().to_string();
@@ -82,7 +81,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                     complain(&format!("kuat: {line}; see `kuat --help`"));
                 }
             }
-            return ExitCode::from(FAILED);
+            return FAILED;
         }
     };
     if let Some(threads) = arguments.threads {
@@ -90,7 +89,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
         if pool.is_err() && rayon::current_num_threads() != usize::from(threads) {
             complain(&format!("kuat: error: cannot start {threads} threads"));
-            return ExitCode::from(FAILED);
+            return FAILED;
         }
     }
     let result = match arguments.command {
@@ -104,17 +103,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match result {
         Ok(report) => match print(&report.json.map_or(report.text, |json| format!("{json:#}\n"))) {
-            Ok(()) => ExitCode::from(report.status),
+            Ok(()) => report.status,
             Err(error) => {
                 complain(&format!("kuat: error: cannot write to standard output: {error}"));
-                ExitCode::from(FAILED)
+                FAILED
             }
         },
         Err(error) => {
             complain(&format!("kuat: error: {}", one_line(error.chain())));
             match error.downcast_ref::<Error>() {
-                Some(Error::Interrupted) => ExitCode::from(INTERRUPTED),
-                _ => ExitCode::from(FAILED),
+                Some(Error::Interrupted) => INTERRUPTED,
+                _ => FAILED,
             }
         }
     }

@@ -5,9 +5,9 @@ use std::fmt;
 use half::f16;
 use rayon::prelude::*;
 
-use super::memory::{self, AlignedBytes};
-use super::{Decoder, check_call};
+use super::{Decoder, check_call, memory};
 use crate::archive::Archive;
+use crate::buffer::AlignedBytes;
 use crate::error::Result;
 use crate::format::index::IndexWidth;
 use crate::geometry::Geometry;

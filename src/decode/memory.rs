@@ -1,33 +1,5 @@
 //! Caches: reading what will be needed before it is, and writing past them what will not be.
 
-use bytemuck::{Pod, Zeroable};
-
-/// Bytes of a cache line.
-pub(super) const LINE: usize = 64;
-
-/// A buffer that starts at a cache line, so that what is aligned in it needs one line and not two.
-#[derive(Clone)]
-pub(super) struct AlignedBytes(Vec<Line>);
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; LINE]);
-
-impl AlignedBytes {
-    /// Zeros, `len` rounded up to whole lines.
-    pub fn zeroed(len: usize) -> Self {
-        Self(vec![Line::zeroed(); len.div_ceil(LINE)])
-    }
-
-    pub fn as_slice(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.0)
-    }
-
-    pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        bytemuck::cast_slice_mut(&mut self.0)
-    }
-}
-
 /// Asks for the cache line that holds the first of these values, without waiting.
 #[inline(always)]
 pub(super) fn prefetch<T>(values: &[T]) {

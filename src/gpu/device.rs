@@ -82,12 +82,14 @@ impl fmt::Display for AdapterDescription {
 }
 
 /// Which adapter to open.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Select {
     /// The best that is not a software adapter.
     Best,
     /// The best whose name, API or driver contains this text, whatever its case; a software adapter too.
     Named(String),
+    /// The one at this place in [`adapters`], counted from 0; a software adapter too.
+    Index(usize),
 }
 
 /// All adapters that can run compute shaders, best first: real hardware before software, native APIs before GL.
@@ -159,22 +161,25 @@ impl Device {
     /// As [`open`](Self::open), also for limits that are above the adapter's.
     pub fn open_with_limits(select: &Select, lower: impl FnOnce(&mut wgpu::Limits)) -> Result<Self> {
         let found = pollster::block_on(candidates());
-        let matches = |description: &AdapterDescription| match select {
+        let matches = |index: usize, description: &AdapterDescription| match select {
             Select::Best => description.kind != AdapterKind::Software,
             Select::Named(text) => {
                 let all = format!("{description} {} {}", description.driver, description.driver_info);
                 all.to_lowercase().contains(&text.to_lowercase())
             }
+            Select::Index(wanted) => index == *wanted,
         };
         let names = found.iter().map(|(_, description)| description.to_string()).collect();
-        let (adapter, description) =
-            found.into_iter().find(|(_, description)| matches(description)).ok_or_else(|| Error::NoAdapter {
-                wanted: match select {
-                    Select::Best => "of real hardware".into(),
-                    Select::Named(text) => format!("with {text:?} in its name"),
-                },
-                found: names,
-            })?;
+        let chosen =
+            found.into_iter().enumerate().find(|(i, (_, description))| matches(*i, description)).map(|(_, f)| f);
+        let (adapter, description) = chosen.ok_or_else(|| Error::NoAdapter {
+            wanted: match select {
+                Select::Best => "of real hardware".into(),
+                Select::Named(text) => format!("with {text:?} in its name"),
+                Select::Index(index) => format!("number {index}"),
+            },
+            found: names,
+        })?;
         let mut limits = adapter.limits();
         lower(&mut limits);
         let descriptor = wgpu::DeviceDescriptor {
