@@ -11,6 +11,7 @@ mod resize;
 mod sample;
 mod seeding;
 mod source;
+mod spool;
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,8 +23,10 @@ pub use pipeline::{EncodeSummary, Skipped, encode};
 pub use quality::{MAX_PSNR_DB, psnr};
 pub use resize::{Fit, resize};
 pub use source::{Folder, Source};
+pub use spool::Spool;
 
 use crate::error::{Error, Result};
+use crate::geometry::Geometry;
 use crate::output::named;
 
 /// How images become an archive.
@@ -43,6 +46,17 @@ pub struct EncodeOptions {
     pub seed: u64,
     /// What becomes of images that cannot be read.
     pub on_error: OnError,
+}
+
+impl EncodeOptions {
+    /// The sizes that they ask for.
+    ///
+    /// # Errors
+    /// [`Error::Geometry`] or [`Error::Argument`] for options out of range.
+    pub fn geometry(&self) -> Result<Geometry> {
+        kmeans::check_codewords(self.codewords)?;
+        Geometry::new(self.image_size, self.channels, self.patch)
+    }
 }
 
 impl Default for EncodeOptions {
@@ -85,7 +99,11 @@ named!(OnError, "on error", "fail or skip", Fail Skip);
 /// # Errors
 /// The source's own if the image cannot be read; [`Error::Argument`] if it is not what it says.
 pub fn prepare(source: &dyn Source, index: usize, options: &EncodeOptions) -> Result<Image> {
-    let image = source.read(index, options.channels)?;
+    bring_to_size(source.read(index, options.channels)?, options)
+}
+
+/// Resizes an image to the archive's size.
+fn bring_to_size(image: Image, options: &EncodeOptions) -> Result<Image> {
     if image.channels != options.channels {
         return Err(Error::Argument {
             argument: "channels of the image",

@@ -85,8 +85,7 @@ pub fn encode(
     options: &EncodeOptions,
     progress: &dyn Progress,
 ) -> Result<EncodeSummary> {
-    let geometry = Geometry::new(options.image_size, options.channels, options.patch)?;
-    kmeans::check_codewords(options.codewords)?;
+    let geometry = options.geometry()?;
     // Now rather than after the training: the folder may not exist.
     let file = AtomicFile::create(output)?;
     let start = Instant::now();
