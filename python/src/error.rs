@@ -9,7 +9,12 @@ use pyo3::exceptions::{
 };
 use pyo3::prelude::*;
 
-create_exception!(kuat, Error, PyException, "What kuat raises where no built-in exception fits: damaged archives, GPUs.");
+create_exception!(
+    kuat,
+    Error,
+    PyException,
+    "What kuat raises where no built-in exception fits: damaged archives, GPUs."
+);
 
 /// The exception for an error, with its whole message.
 pub(crate) fn raise(error: kuat::Error) -> PyErr {

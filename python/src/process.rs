@@ -58,7 +58,8 @@ impl Process {
             return Ok(Arc::clone(pool));
         }
         let builder = ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("kuat-{i}"));
-        let pool = builder.build().map_err(|error| PyRuntimeError::new_err(format!("cannot start threads: {error}")))?;
+        let pool =
+            builder.build().map_err(|error| PyRuntimeError::new_err(format!("cannot start threads: {error}")))?;
         Ok(Arc::clone(threads.insert(Arc::new(pool))))
     }
 }
