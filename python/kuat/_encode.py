@@ -237,6 +237,9 @@ class ArchiveWriter:
 
 def _options(size, patch, codebook, channels, fit, seed, on_error):
     """The checked options of the native half."""
+    for name, value in (("fit", fit), ("on_error", on_error)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} is {value!r}, expected a str")
     return _kuat.Options(
         size=_pair("size", size),
         patch=_pair("patch", patch),

@@ -267,7 +267,9 @@ def test_transparency_and_orientation_are_those_of_files(tmp_path):
 def test_tensors(tmp_path):
     torch = pytest.importorskip("torch")
     expected = IMAGES
-    first = torch.tensor(IMAGES).permute(0, 3, 1, 2)
+    # Works where torch was built for another numpy, too.
+    last = torch.from_dlpack(IMAGES.copy())
+    first = last.permute(0, 3, 1, 2)
     out = tmp_path / "out.qvq"
     for tensor in (first, first.contiguous(), first.float() / 255, first.double() / 255, (first.float() / 255).half()):
         assert np.array_equal(exact(tensor, out), expected)
@@ -295,7 +297,7 @@ def test_tensors(tmp_path):
     with pytest.raises(
         ValueError, match=r"item 0 is a tensor of the shape \(30, 40, 3\), expected .* before the sides"
     ):
-        kuat.encode(torch.tensor(IMAGES), out, **OPTIONS)
+        kuat.encode(last, out, **OPTIONS)
     with pytest.raises(TypeError, match="torch.int64"):
         kuat.encode(first.long(), out, **OPTIONS)
     with pytest.raises(ValueError, match="floats from -1.0"):
@@ -383,7 +385,8 @@ ARGUMENTS = [
     (dict(codebook=1 << 26), ValueError, "codewords is 67108864"),
     (dict(channels=2), ValueError, "channels"),
     (dict(fit="squash"), ValueError, "fit is squash, expected crop, stretch or pad"),
-    (dict(fit=None), TypeError, "fit"),
+    (dict(fit=None), TypeError, "fit is None, expected a str"),
+    (dict(on_error=True), TypeError, "on_error is True, expected a str"),
     (dict(seed=-1), ValueError, "seed is -1"),
     (dict(on_error="ignore"), ValueError, "on error is ignore, expected fail or skip"),
     (dict(classes="cat"), TypeError, "classes is 'cat', expected a list of str"),
@@ -526,7 +529,11 @@ def test_progress(folder, tmp_path, capfd):
     out = tmp_path / "out.qvq"
     for source in (folder, list(zip(IMAGES, LABELS)), zip(IMAGES, LABELS)):
         calls = []
-        kuat.encode(source, out, **{**OPTIONS, "progress": lambda *call: calls.append(call)})
+
+        def callback(*call, calls=calls):
+            calls.append(call)
+
+        kuat.encode(source, out, **{**OPTIONS, "progress": callback})
         stages = list(dict.fromkeys(stage for stage, _, _ in calls))
         reading = ["reading"] if isinstance(source, zip) else []
         assert stages == reading + ["sampling", "training", "encoding"]
