@@ -60,8 +60,10 @@ def encode(
         Side, or width and height, of the archive's images in pixels.
     patch : int or (int, int)
         Side, or width and height, of a patch in pixels, 1 to 16. Smaller is better and larger.
-    codebook : int
-        The most codewords, up to 2**25. More are better and slower.
+    codebook : int, archive or array of uint8
+        The most codewords to train, up to 2**25; more are better and slower. Or the codewords themselves, codewords x
+        patch height x patch width x channels, or an archive to take them from: then nothing is trained, archives
+        have one codebook in common, and each image is read once.
     channels : int
         1 (grey), 3 (RGB) or 4 (RGBA). Images are converted as Pillow does it.
     fit : str
@@ -243,12 +245,32 @@ def _options(size, patch, codebook, channels, fit, seed, on_error):
     return _kuat.Options(
         size=_pair("size", size),
         patch=_pair("patch", patch),
-        codebook=_integer("codebook", codebook),
+        codebook=_codebook(codebook),
         channels=_integer("channels", channels),
         fit=fit,
         seed=_integer("seed", seed, 64),
         on_error=on_error,
     )
+
+
+def _codebook(codebook):
+    """The most codewords, or an array of them."""
+    try:
+        operator.index(codebook)
+    except TypeError:
+        pass
+    else:
+        return _integer("codebook", codebook)
+    import numpy as np
+
+    # An archive has one.
+    array = getattr(codebook, "codebook", codebook)
+    if not hasattr(array, "__array__"):
+        raise TypeError(f"codebook is {codebook!r}, expected an int, an archive or an array of uint8")
+    array = np.asarray(array)
+    if array.dtype != np.uint8:
+        raise TypeError(f"codebook holds {array.dtype}, expected uint8")
+    return np.ascontiguousarray(array)
 
 
 def _pair(name, value):

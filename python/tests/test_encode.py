@@ -340,6 +340,27 @@ def test_classes_of_folders_can_be_renamed(folder, tmp_path):
         kuat.encode(folder, out, classes=["Katze"], **OPTIONS)
 
 
+def test_a_codebook_can_be_given(tmp_path):
+    first, second = tmp_path / "first.qvq", tmp_path / "second.qvq"
+    trained = kuat.encode(IMAGES, first, **OPTIONS)
+    codebook = parsed(first)[1]["codebook"]
+
+    class Archive:
+        pass
+
+    Archive.codebook = codebook
+    for given in (codebook, np.asfortranarray(codebook), Archive()):
+        stages = set()
+        options = {**OPTIONS, "codebook": given, "progress": lambda stage, done, total, to=stages: to.add(stage)}
+        summary = kuat.encode(IMAGES, second, **options)
+        assert stages == {"encoding"} and summary["mean_psnr_db"] == trained["mean_psnr_db"]
+        assert np.array_equal(parsed(second)[1]["codebook"], codebook)
+        assert np.array_equal(decoded(second), decoded(first))
+    with kuat.ArchiveWriter(second, **{**OPTIONS, "codebook": codebook[:3]}) as writer:
+        writer.add(IMAGES[0])
+    assert writer.summary["codewords"] == 3
+
+
 ITEMS = [
     (lambda: [(IMAGES[0], "cat")], TypeError, "the label of item 0 is of type str, expected an int"),
     (lambda: [(IMAGES[0], 1.5)], TypeError, "the label of item 0 is of type float"),
@@ -381,6 +402,11 @@ ARGUMENTS = [
     (dict(size=(1, 2, 3)), ValueError, r"size is \(1, 2, 3\)"),
     (dict(patch=17), ValueError, "17"),
     (dict(patch=(4, None)), TypeError, "patch is None"),
+    (dict(codebook="large"), TypeError, "codebook is 'large', expected an int, an archive or an array of uint8"),
+    (dict(codebook=np.zeros((2, 4, 4, 3))), TypeError, "codebook holds float64"),
+    (dict(codebook=np.zeros((2, 4, 3, 3), np.uint8)), ValueError, r"shape \[2, 4, 3, 3\], expected \[any, 4, 4, 3\]"),
+    (dict(codebook=np.zeros((0, 4, 4, 3), np.uint8)), ValueError, "codebook is 0 bytes"),
+    (dict(codebook=np.zeros(48, np.uint8)), ValueError, r"shape \[48\]"),
     (dict(codebook=0), ValueError, "codewords is 0"),
     (dict(codebook=1 << 26), ValueError, "codewords is 67108864"),
     (dict(channels=2), ValueError, "channels"),

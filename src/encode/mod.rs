@@ -38,11 +38,11 @@ pub struct EncodeOptions {
     pub channels: u32,
     /// Width and height of a patch in pixels.
     pub patch: (u32, u32),
-    /// The most codewords; there are fewer if fewer reproduce every training patch.
-    pub codewords: usize,
+    /// Where the codewords come from.
+    pub codebook: Codebook,
     /// How images of another size are brought to the archive's.
     pub fit: Fit,
-    /// Chooses the training patches; the same seed and images make the same archive.
+    /// Chooses the training patches, if there are any; the same seed and images make the same archive.
     pub seed: u64,
     /// What becomes of images that cannot be read.
     pub on_error: OnError,
@@ -54,8 +54,15 @@ impl EncodeOptions {
     /// # Errors
     /// [`Error::Geometry`] or [`Error::Argument`] for options out of range.
     pub fn geometry(&self) -> Result<Geometry> {
-        kmeans::check_codewords(self.codewords)?;
-        Geometry::new(self.image_size, self.channels, self.patch)
+        let geometry = Geometry::new(self.image_size, self.channels, self.patch)?;
+        match &self.codebook {
+            Codebook::Train(codewords) => kmeans::check_codewords(*codewords)?,
+            Codebook::Given(codebook) => {
+                nearest::check_patches("codebook", codebook, geometry.codeword_len())?;
+                kmeans::check_codewords(codebook.len() / geometry.codeword_len())?;
+            }
+        }
+        Ok(geometry)
     }
 }
 
@@ -65,12 +72,21 @@ impl Default for EncodeOptions {
             image_size: (224, 224),
             channels: 3,
             patch: (4, 4),
-            codewords: 65_536,
+            codebook: Codebook::Train(65_536),
             fit: Fit::Crop,
             seed: 0,
             on_error: OnError::Fail,
         }
     }
+}
+
+/// Where codewords come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Codebook {
+    /// At most so many are trained on the images; there are fewer if fewer reproduce every training patch.
+    Train(usize),
+    /// These: one after another, each patch height x patch width x channels values.
+    Given(Vec<u8>),
 }
 
 /// What becomes of images that cannot be read.

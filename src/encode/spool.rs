@@ -151,10 +151,15 @@ mod tests {
 
     use super::*;
     use crate::Archive;
-    use crate::encode::{Folder, encode};
+    use crate::encode::{Codebook, Folder, encode};
 
     fn options() -> EncodeOptions {
-        EncodeOptions { image_size: (128, 96), patch: (4, 4), codewords: 64, ..EncodeOptions::default() }
+        EncodeOptions {
+            image_size: (128, 96),
+            patch: (4, 4),
+            codebook: Codebook::Train(64),
+            ..EncodeOptions::default()
+        }
     }
 
     #[test]
@@ -206,7 +211,7 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         let folder = tempfile::tempdir().expect("tempdir");
         assert!(matches!(Spool::create_in(folder.path().join("no"), &options()), Err(Error::Io { .. })));
-        let wrong = EncodeOptions { codewords: 0, ..options() };
+        let wrong = EncodeOptions { codebook: Codebook::Train(0), ..options() };
         assert!(matches!(Spool::create_in(folder.path(), &wrong), Err(Error::Argument { .. })));
         let mut spool = Spool::create_in(folder.path(), &options()).expect("spool");
         let grey = Image::new(1, 1, 1, vec![0], 1).expect("image");
