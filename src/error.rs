@@ -232,6 +232,14 @@ pub enum Error {
         /// The most pixels accepted.
         limit: u64,
     },
+    /// A source that is not kuat's own could not give an image.
+    #[error("cannot read {name}")]
+    Source {
+        /// What the source calls the image.
+        name: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Every picture of a source was skipped.
     #[error("none of the {files} images could be decoded; the first problem: {first}")]
     AllSkipped {

@@ -19,6 +19,14 @@ create_exception!(
 /// The exception for an error, with its whole message.
 pub(crate) fn raise(error: kuat::Error) -> PyErr {
     use kuat::Error as E;
+    let error = match error {
+        // Python's own come back as they are.
+        E::Source { name, source } => match source.downcast::<PyErr>() {
+            Ok(exception) => return *exception,
+            Err(source) => E::Source { name, source },
+        },
+        error => error,
+    };
     let message = error.with_causes();
     match &error {
         E::Io { source, .. } | E::Write(source) => match source.kind() {

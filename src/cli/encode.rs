@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Report;
 use super::terminal::Terminal;
-use crate::encode::{EncodeOptions, Fit, Folder, OnError, encode};
+use crate::encode::{Codebook, EncodeOptions, Fit, Folder, OnError, encode};
 
 /// Encode a folder of images into an archive
 ///
@@ -62,7 +62,7 @@ impl Arguments {
             image_size: self.size,
             channels: self.channels,
             patch: self.patch,
-            codewords: self.codebook,
+            codebook: Codebook::Train(self.codebook),
             fit: self.fit,
             seed: self.seed,
             on_error: self.on_error,

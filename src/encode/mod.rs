@@ -11,6 +11,7 @@ mod resize;
 mod sample;
 mod seeding;
 mod source;
+mod spool;
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,8 +23,10 @@ pub use pipeline::{EncodeSummary, Skipped, encode};
 pub use quality::{MAX_PSNR_DB, psnr};
 pub use resize::{Fit, resize};
 pub use source::{Folder, Source};
+pub use spool::Spool;
 
 use crate::error::{Error, Result};
+use crate::geometry::Geometry;
 use crate::output::named;
 
 /// How images become an archive.
@@ -35,14 +38,32 @@ pub struct EncodeOptions {
     pub channels: u32,
     /// Width and height of a patch in pixels.
     pub patch: (u32, u32),
-    /// The most codewords; there are fewer if fewer reproduce every training patch.
-    pub codewords: usize,
+    /// Where the codewords come from.
+    pub codebook: Codebook,
     /// How images of another size are brought to the archive's.
     pub fit: Fit,
-    /// Chooses the training patches; the same seed and images make the same archive.
+    /// Chooses the training patches, if there are any; the same seed and images make the same archive.
     pub seed: u64,
     /// What becomes of images that cannot be read.
     pub on_error: OnError,
+}
+
+impl EncodeOptions {
+    /// The sizes that they ask for.
+    ///
+    /// # Errors
+    /// [`Error::Geometry`] or [`Error::Argument`] for options out of range.
+    pub fn geometry(&self) -> Result<Geometry> {
+        let geometry = Geometry::new(self.image_size, self.channels, self.patch)?;
+        match &self.codebook {
+            Codebook::Train(codewords) => kmeans::check_codewords(*codewords)?,
+            Codebook::Given(codebook) => {
+                nearest::check_patches("codebook", codebook, geometry.codeword_len())?;
+                kmeans::check_codewords(codebook.len() / geometry.codeword_len())?;
+            }
+        }
+        Ok(geometry)
+    }
 }
 
 impl Default for EncodeOptions {
@@ -51,12 +72,21 @@ impl Default for EncodeOptions {
             image_size: (224, 224),
             channels: 3,
             patch: (4, 4),
-            codewords: 65_536,
+            codebook: Codebook::Train(65_536),
             fit: Fit::Crop,
             seed: 0,
             on_error: OnError::Fail,
         }
     }
+}
+
+/// Where codewords come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Codebook {
+    /// At most so many are trained on the images; there are fewer if fewer reproduce every training patch.
+    Train(usize),
+    /// These: one after another, each patch height x patch width x channels values.
+    Given(Vec<u8>),
 }
 
 /// What becomes of images that cannot be read.
@@ -85,7 +115,11 @@ named!(OnError, "on error", "fail or skip", Fail Skip);
 /// # Errors
 /// The source's own if the image cannot be read; [`Error::Argument`] if it is not what it says.
 pub fn prepare(source: &dyn Source, index: usize, options: &EncodeOptions) -> Result<Image> {
-    let image = source.read(index, options.channels)?;
+    bring_to_size(source.read(index, options.channels)?, options)
+}
+
+/// Resizes an image to the archive's size.
+fn bring_to_size(image: Image, options: &EncodeOptions) -> Result<Image> {
     if image.channels != options.channels {
         return Err(Error::Argument {
             argument: "channels of the image",

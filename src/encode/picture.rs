@@ -29,6 +29,28 @@ pub struct Image {
 }
 
 impl Image {
+    /// An image of `channels` (1, 3 or 4) made from `pixels` of `found` channels: 1 (grey), 2 (grey and alpha),
+    /// 3 (RGB) or 4 (RGBA), interleaved, rows from top to bottom. They are converted as [`decode`](Self::decode)
+    /// does.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there are no such channels, no pixels, or not as many as the size says.
+    pub fn new(width: u32, height: u32, found: u32, pixels: Vec<u8>, channels: u32) -> Result<Self> {
+        let values = u128::from(width) * u128::from(height) * u128::from(found);
+        if !(1..=4).contains(&found) || values == 0 || values != pixels.len() as u128 {
+            return Err(Error::Argument {
+                argument: "image",
+                found: format!("{} values for {width}x{height} pixels of {found}", pixels.len()),
+                expected: "1 to 4 values for each pixel, and no empty image".into(),
+            });
+        }
+        if !matches!(channels, 1 | 3 | 4) {
+            let (found, expected) = (channels.to_string(), "1, 3 or 4".into());
+            return Err(Error::Argument { argument: "channels", found, expected });
+        }
+        Ok(Self { width, height, channels, pixels: convert(pixels, found as usize, channels) })
+    }
+
     /// Decodes a JPEG, PNG, WebP or BMP file, whatever its name, into 1, 3 or 4 channels.
     ///
     /// The picture is turned as its EXIF orientation says. Conversions are those of Pillow: grey is ITU-R 601 luma,
@@ -159,6 +181,19 @@ mod tests {
         assert_eq!(decode(&bytes, 3).expect("decode").pixels, [77; 3]);
         let deep = ImageBuffer::<Rgb<u16>, _>::from_pixel(1, 1, Rgb([0x12FF, 0xFF00, 0x00FF]));
         assert_eq!(decode(&encoded(deep, ImageFormat::Png), 3).expect("decode").pixels, [0x12, 0xFF, 0]);
+    }
+
+    #[test]
+    fn pixels_from_elsewhere_are_converted_as_files_are() {
+        let image = |found, pixels: &[u8], channels| Image::new(1, 1, found, pixels.to_vec(), channels);
+        assert_eq!(image(3, &[255, 0, 0], 1).expect("image").pixels, [76]);
+        assert_eq!(image(2, &[5, 6], 4).expect("image").pixels, [5, 5, 5, 6]);
+        assert_eq!(image(4, &[1, 2, 3, 4], 3).expect("image").pixels, [1, 2, 3]);
+        for (found, pixels, channels) in [(3, &[1, 2][..], 3), (0, &[], 3), (5, &[0; 5], 3), (1, &[7], 2)] {
+            assert!(matches!(image(found, pixels, channels), Err(Error::Argument { .. })), "{found} to {channels}");
+        }
+        assert!(matches!(Image::new(u32::MAX, u32::MAX, 4, vec![0; 4], 4), Err(Error::Argument { .. })));
+        assert!(matches!(Image::new(0, 3, 3, Vec::new(), 3), Err(Error::Argument { .. })));
     }
 
     #[test]

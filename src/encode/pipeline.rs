@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::nearest::NearestCodeword;
 use super::quality::{psnr_db, squared_distance};
 use super::source::Source;
-use super::{EncodeOptions, OnError, kmeans, patches, prepare, sample};
+use super::{Codebook, EncodeOptions, OnError, kmeans, patches, prepare, sample};
 use crate::error::{Error, Result};
 use crate::format::atomic::AtomicFile;
 use crate::format::index::IndexWidth;
@@ -71,9 +71,9 @@ const CHUNK_BYTES: usize = 256 << 20;
 
 /// Encodes the images of a source into an archive at `output`.
 ///
-/// Images are read twice: some of them for the patches that the codebook is trained on (see [`EncodeOptions`]),
-/// then all. The archive is the same byte for byte whatever the number of threads, which is that of rayon's current
-/// pool. It appears at its path once it is whole.
+/// Images are read twice: some of them for the patches that the codebook is trained on, if none is given, then all.
+/// The archive is the same byte for byte whatever the number of threads, which is that of rayon's current pool. It
+/// appears at its path once it is whole.
 ///
 /// # Errors
 /// [`Error::Geometry`] or [`Error::Argument`] for options out of range; with [`OnError::Fail`] the error of an image
@@ -85,15 +85,21 @@ pub fn encode(
     options: &EncodeOptions,
     progress: &dyn Progress,
 ) -> Result<EncodeSummary> {
-    let geometry = Geometry::new(options.image_size, options.channels, options.patch)?;
-    kmeans::check_codewords(options.codewords)?;
+    let geometry = options.geometry()?;
+    if source.is_empty() {
+        return Err(Error::Argument { argument: "source", found: "no images".into(), expected: "at least one".into() });
+    }
     // Now rather than after the training: the folder may not exist.
     let file = AtomicFile::create(output)?;
     let start = Instant::now();
-    let training_patches = sample::sample(source, &geometry, options, progress)?;
-    let sampled = Instant::now();
-    let codebook = kmeans::train(&training_patches, geometry.codeword_len(), options.codewords, progress)?;
-    drop(training_patches);
+    let (codebook, sampled) = match &options.codebook {
+        Codebook::Given(codebook) => (codebook.clone(), start),
+        Codebook::Train(codewords) => {
+            let training_patches = sample::sample(source, &geometry, options, *codewords, progress)?;
+            let sampled = Instant::now();
+            (kmeans::train(&training_patches, geometry.codeword_len(), *codewords, progress)?, sampled)
+        }
+    };
     let trained = Instant::now();
 
     let codewords = codebook.len() / geometry.codeword_len();
@@ -104,7 +110,9 @@ pub fn encode(
     spec.classes = source.classes();
     spec.samples = source.len();
     spec.metadata.insert("fit".into(), options.fit.to_string());
-    spec.metadata.insert("seed".into(), options.seed.to_string());
+    if let Codebook::Train(_) = options.codebook {
+        spec.metadata.insert("seed".into(), options.seed.to_string());
+    }
     let mut writer = ArchiveWriter::new(file, spec)?;
 
     let search = NearestCodeword::new(&codebook, geometry.codeword_len())?;
@@ -230,7 +238,7 @@ mod tests {
 
     fn options() -> EncodeOptions {
         // 33 x 26 pixels in patches of 4 x 3: both sides have a remainder.
-        EncodeOptions { image_size: (33, 26), patch: (4, 3), codewords: 64, ..EncodeOptions::default() }
+        EncodeOptions { image_size: (33, 26), patch: (4, 3), codebook: Codebook::Train(64), ..EncodeOptions::default() }
     }
 
     fn decoded(path: &Path) -> Vec<Vec<u8>> {
@@ -275,11 +283,30 @@ mod tests {
         let folder = photographs();
         let output = folder.path().join("out.qvq");
         let source = Folder::open(folder.path()).expect("open");
-        let options = EncodeOptions { codewords: 10_000, fit: Fit::Pad, ..options() };
+        let options = EncodeOptions { codebook: Codebook::Train(10_000), fit: Fit::Pad, ..options() };
         let summary = encode(&source, &output, &options, &()).expect("encode");
         assert_eq!((summary.mean_psnr_db, summary.pooled_psnr_db), (100.0, 100.0));
         for (i, pixels) in decoded(&output).iter().enumerate() {
             assert!(*pixels == prepare(&source, i, &options).expect("prepare").pixels, "sample {i}");
+        }
+    }
+
+    #[test]
+    fn a_codebook_of_another_archive_is_used_as_it_is() {
+        let folder = photographs();
+        let [first, second] = ["first.qvq", "second.qvq"].map(|name| folder.path().join(name));
+        let source = Folder::open(folder.path()).expect("open");
+        let trained = encode(&source, &first, &options(), &()).expect("encode");
+        let codebook = Archive::open(&first).expect("open").codebook().to_vec();
+        let given = EncodeOptions { codebook: Codebook::Given(codebook.clone()), ..options() };
+        let summary = encode(&source, &second, &given, &()).expect("encode");
+        assert_eq!((summary.codewords, summary.mean_psnr_db), (64, trained.mean_psnr_db));
+        assert_eq!((summary.sampling_seconds, decoded(&first)), (0.0, decoded(&second)));
+        let archive = Archive::open(&second).expect("open");
+        assert!(archive.codebook() == codebook && !archive.metadata().contains_key("seed"));
+        for wrong in [Vec::new(), codebook[1..].to_vec()] {
+            let given = EncodeOptions { codebook: Codebook::Given(wrong), ..options() };
+            assert!(matches!(encode(&source, &second, &given, &()), Err(Error::Argument { .. })));
         }
     }
 
@@ -369,7 +396,7 @@ mod tests {
             assert!(matches!(result, Err(Error::Argument { .. })), "{result:?}");
         }
         let right = Wrong(image(2, 3, 12));
-        assert!(encode(&right, &output, &EncodeOptions { codewords: 0, ..options() }, &()).is_err());
+        assert!(encode(&right, &output, &EncodeOptions { codebook: Codebook::Train(0), ..options() }, &()).is_err());
         assert!(encode(&right, &output, &EncodeOptions { patch: (17, 1), ..options() }, &()).is_err());
         assert!(encode(&right, &folder.path().join("no/out.qvq"), &options(), &()).is_err());
         assert!(encode(&right, &output, &options(), &()).is_ok());

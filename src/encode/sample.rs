@@ -25,21 +25,19 @@ const MAX_BYTES: usize = 256 << 20;
 const OVERHEAD: usize = 48;
 
 /// Random patches of random images, the same for the same seed: from min(8192, all) images equally many each,
-/// together as many as there are, at most 64 per codeword, and at most what takes 256 MiB with 48 bytes of working
-/// memory for each.
+/// together as many as there are, at most 64 for each of `codewords`, and at most what takes 256 MiB with 48 bytes of
+/// working memory for each.
 pub(super) fn sample(
     source: &dyn Source,
     geometry: &Geometry,
     options: &EncodeOptions,
+    codewords: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<u8>> {
     let len = geometry.codeword_len();
-    if source.is_empty() {
-        return Err(Error::Argument { argument: "source", found: "no images".into(), expected: "at least one".into() });
-    }
     let mut random = Pcg64::seed_from_u64(options.seed);
     let images = choose(&mut random, source.len(), MAX_IMAGES);
-    let target = options.codewords.saturating_mul(PER_CODEWORD).min(MAX_BYTES / (len + OVERHEAD));
+    let target = codewords.saturating_mul(PER_CODEWORD).min(MAX_BYTES / (len + OVERHEAD));
     let each = target.div_ceil(images.len()).clamp(1, geometry.patches());
     let counter = Counter::new(progress, "sampling", images.len());
     let seeds: Vec<u64> = images.iter().map(|_| random.next_u64()).collect();

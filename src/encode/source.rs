@@ -107,6 +107,20 @@ impl Folder {
         }
     }
 
+    /// Calls the classes by other names, in the same order.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if they are not as many.
+    pub fn rename_classes(&mut self, names: Vec<String>) -> Result<()> {
+        let classes = self.classes.as_ref().map_or(0, Vec::len);
+        if classes == 0 || classes != names.len() {
+            let found = format!("{} names", names.len());
+            return Err(Error::Argument { argument: "classes", found, expected: format!("{classes}, one per folder") });
+        }
+        self.classes = Some(names);
+        Ok(())
+    }
+
     /// The path of an image.
     pub fn path(&self, index: usize) -> Option<&Path> {
         self.images.get(index).map(|(path, _)| path.as_path())
@@ -230,6 +244,18 @@ mod tests {
             [("B/x.png", 0), ("a/x.bmp", 1), ("a.b/x.webp", 2), ("b/10.jpg", 3), ("b/2.PNG", 3), ("b/deep/1.jpeg", 3)];
         assert_eq!(listed(&folder), expected.map(|(name, label)| (name.to_string(), Some(label))));
         assert!(folder.has_labels());
+    }
+
+    #[test]
+    fn classes_can_be_renamed_one_by_one() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let files = folder_of(&["n01/1.png", "n02/1.png"]);
+        let mut folder = Folder::open(files.path()).expect("open");
+        folder.rename_classes(names(&["tench", "goldfish"])).expect("rename");
+        assert_eq!(folder.classes().expect("classes"), ["tench", "goldfish"]);
+        assert!(matches!(folder.rename_classes(names(&["tench"])), Err(Error::Argument { .. })));
+        let mut flat = Folder::open(files.path().join("n01")).expect("open");
+        assert!(flat.rename_classes(Vec::new()).is_err() && flat.rename_classes(names(&["a"])).is_err());
     }
 
     #[test]

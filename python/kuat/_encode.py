@@ -1,0 +1,292 @@
+"""Making archives."""
+
+import operator
+import os
+import time
+from collections.abc import Iterable, Mapping
+
+from . import _kuat
+from ._progress import check, reporting
+from ._sources import Items, checked_classes, found_classes, is_indexed
+
+
+def encode(
+    source,
+    path,
+    *,
+    size=224,
+    patch=4,
+    codebook=65_536,
+    channels=3,
+    fit="crop",
+    seed=0,
+    on_error="fail",
+    classes=None,
+    progress=True,
+):
+    """Encodes images into an archive at `path`, which appears once it is whole, and returns a summary.
+
+    The same images, options and version of kuat make the same file, byte for byte.
+
+    Parameters
+    ----------
+    source
+        Where the images come from; one of these:
+
+        - The path of a folder: one folder per class as for torchvision's ImageFolder, or images alone. JPEG, PNG,
+          WebP and BMP files are read. Reading and decoding run on all cores.
+        - An object with `__len__` and `__getitem__`: a data set of torchvision's or Hugging Face's, a list. Items are
+          read on the thread that called, by number, some of them twice; they must be the same each time, so leave
+          random transforms out.
+        - Any other iterable: a generator, a `torch.utils.data.DataLoader(data, batch_size=None, num_workers=8)`. It
+          is read once. Resized pixels go to a file without a name beside `path` until the archive is written: width x
+          height x channels bytes per image.
+
+        An item is an image, `(image,)`, `(image, label)`, `(image, label, caption)`, or a mapping with the image
+        under "image" or "img" (also "jpg", "jpeg", "png", "webp"), the label under "label", "labels" or "cls", and
+        the caption under "caption", "text", "captions" or "txt". Labels are integers, captions str, both may be None.
+        Whether the archive has labels and captions is decided by the first item.
+
+        An image is
+
+        - a PIL image of any mode but F, turned as its EXIF data says; of 16-bit values the upper byte is kept;
+        - an array of uint8, or of floats from 0 to 1: height x width or height x width x 1, 2, 3 or 4 (grey, grey and
+          alpha, RGB, RGBA);
+        - a torch tensor of uint8, or of floats from 0 to 1: height x width or channels x height x width;
+        - the path of a file.
+    path : str or PathLike
+        The archive to write. A file that is there is replaced.
+    size : int or (int, int)
+        Side, or width and height, of the archive's images in pixels.
+    patch : int or (int, int)
+        Side, or width and height, of a patch in pixels, 1 to 16. Smaller is better and larger.
+    codebook : int, archive or array of uint8
+        The most codewords to train, up to 2**25; more are better and slower. Or the codewords themselves, codewords x
+        patch height x patch width x channels, or an archive to take them from: then nothing is trained, archives
+        have one codebook in common, and each image is read once.
+    channels : int
+        1 (grey), 3 (RGB) or 4 (RGBA). Images are converted as Pillow does it.
+    fit : str
+        How images of another size are brought to it: "crop" (scaled until it is covered, then cut around the centre),
+        "stretch" or "pad".
+    seed : int
+        Chooses the patches to train on.
+    on_error : str
+        "fail": the first image that cannot be read ends the work. "skip": such images are left out and listed.
+    classes : list of str, optional
+        Names of the labels 0, 1, ... The default is what the source knows: the folders' names, `source.classes`, or
+        the names in a Hugging Face data set's features.
+    progress : bool or callable
+        True shows bars. A callable gets `(stage, done, total)` on the thread that called; total is 0 if not known.
+
+    Returns
+    -------
+    dict
+        What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "codewords", "index_bits",
+        "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", and the seconds.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument or an item is not what it should be. The message says which and why.
+    kuat.Error
+        An image file cannot be decoded, or every image was skipped.
+    OSError
+        A file cannot be read or written.
+    Exception
+        Whatever the source raises, as it is.
+    """
+    options = _options(size, patch, codebook, channels, fit, seed, on_error)
+    classes = checked_classes(classes)
+    path = os.fsdecode(path)
+    with reporting(progress) as report:
+        if isinstance(source, (str, os.PathLike)):
+            return _kuat.encode_folder(os.fsdecode(source), path, options, classes, report)
+        if isinstance(source, Mapping) or not (is_indexed(source) or isinstance(source, Iterable)):
+            # A mapping may be a Hugging Face DatasetDict.
+            kind = type(source).__name__
+            raise TypeError(f"source is a {kind}, expected a folder, a data set or an iterable of items (of one split)")
+        items = Items(options.channels, classes, found_classes(source))
+        if not is_indexed(source):
+            return _encode_once(source, path, options, items, report)
+        count = len(source)
+        for index in range(count):
+            # The first item that can be read decides on labels and captions.
+            try:
+                items.convert(source[index], index)
+                break
+            except Exception:
+                if on_error != "skip":
+                    raise
+
+        def read(index):
+            return items.convert(source[index], index)
+
+        labels, captions = bool(items.has_labels), bool(items.has_captions)
+        return _kuat.encode_source(read, count, labels, captions, items.classes, path, options, report)
+
+
+def _encode_once(source, path, options, items, report):
+    """Encodes an iterable that may be read only once."""
+    total = operator.length_hint(source)
+    reported = 0.0
+    with ArchiveWriter._of(path, options, items, report) as writer:
+        for position, item in enumerate(source):
+            writer._add(item)
+            if report is not None and time.monotonic() - reported > 0.05:
+                report("reading", position + 1, total)
+                reported = time.monotonic()
+        if report is not None:
+            report("reading", writer._position, total)
+    return writer.summary
+
+
+class ArchiveWriter:
+    """Makes an archive of images that come one by one.
+
+    The archive is trained, encoded and written by `close()`, until when resized pixels are kept in a file without a
+    name beside `path`: width x height x channels bytes per image. Parameters, images, labels and errors are those of
+    `kuat.encode`.
+
+    In a `with` statement the archive is closed at its end, or discarded if that is left by an exception::
+
+        with kuat.ArchiveWriter("out.qvq", size=256, classes=["cat", "dog"]) as writer:
+            for image, label in images:
+                writer.add(image, label)
+        print(writer.summary["mean_psnr_db"])
+    """
+
+    def __init__(
+        self,
+        path,
+        *,
+        size=224,
+        patch=4,
+        codebook=65_536,
+        channels=3,
+        fit="crop",
+        seed=0,
+        on_error="fail",
+        classes=None,
+        progress=True,
+    ):
+        options = _options(size, patch, codebook, channels, fit, seed, on_error)
+        self._start(path, options, Items(options.channels, checked_classes(classes)), progress)
+
+    @classmethod
+    def _of(cls, *arguments):
+        writer = cls.__new__(cls)
+        writer._start(*arguments)
+        return writer
+
+    def _start(self, path, options, items, progress):
+        check(progress)
+        self._writer = _kuat.ArchiveWriter(os.fsdecode(path), options)
+        self._skip = options.on_error == "skip"
+        self._items = items
+        self._progress = progress
+        self._position = 0
+        self._summary = None
+
+    def add(self, image, label=None, caption=None):
+        """Adds an image, with a label (int) and a caption (str) if the first image has them."""
+        self._add((image, label, caption))
+
+    def _add(self, item):
+        position = self._position
+        self._position += 1
+        try:
+            picture, label, caption = self._items.convert(item, position)
+        except Exception as error:
+            if not self._skip:
+                raise
+            self._writer.skip(f"item {position}", f"{type(error).__name__}: {error}")
+        else:
+            self._writer.add(f"item {position}", picture, label, caption)
+
+    def __len__(self):
+        """How many images were added and not skipped."""
+        return len(self._writer)
+
+    def close(self):
+        """Trains, encodes and writes the archive; returns the summary of `kuat.encode`.
+
+        If it fails or is interrupted there is no archive, and the images are gone. Closing again does nothing.
+        """
+        if self._summary is None:
+            with reporting(self._progress) as report:
+                self._summary = self._writer.close(self._items.classes, report)
+        return self._summary
+
+    def discard(self):
+        """Forgets the images. There will be no archive; one that is closed stays."""
+        self._writer.discard()
+
+    @property
+    def summary(self):
+        """What `close()` returned; None before."""
+        return self._summary
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+
+def _options(size, patch, codebook, channels, fit, seed, on_error):
+    """The checked options of the native half."""
+    for name, value in (("fit", fit), ("on_error", on_error)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} is {value!r}, expected a str")
+    return _kuat.Options(
+        size=_pair("size", size),
+        patch=_pair("patch", patch),
+        codebook=_codebook(codebook),
+        channels=_integer("channels", channels),
+        fit=fit,
+        seed=_integer("seed", seed, 64),
+        on_error=on_error,
+    )
+
+
+def _codebook(codebook):
+    """The most codewords, or an array of them."""
+    try:
+        operator.index(codebook)
+    except TypeError:
+        pass
+    else:
+        return _integer("codebook", codebook)
+    import numpy as np
+
+    # An archive has one.
+    array = getattr(codebook, "codebook", codebook)
+    if not hasattr(array, "__array__"):
+        raise TypeError(f"codebook is {codebook!r}, expected an int, an archive or an array of uint8")
+    array = np.asarray(array)
+    if array.dtype != np.uint8:
+        raise TypeError(f"codebook holds {array.dtype}, expected uint8")
+    return np.ascontiguousarray(array)
+
+
+def _pair(name, value):
+    """Width and height, of which one number says both."""
+    if not isinstance(value, (tuple, list)):
+        value = (value, value)
+    if len(value) != 2:
+        raise ValueError(f"{name} is {value!r}, expected a number, or width and height")
+    return _integer(name, value[0]), _integer(name, value[1])
+
+
+def _integer(name, value, bits=32):
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, expected an int") from None
+    if not 0 <= number < 1 << bits:
+        raise ValueError(f"{name} is {number}, expected a number from 0 to 2**{bits} - 1")
+    return number

@@ -1,0 +1,117 @@
+//! Archives made image by image.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kuat::AtomicFile;
+use kuat::encode::{EncodeOptions, OnError, Skipped, Source, Spool, encode};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::encode::summary_to_dict;
+use crate::error::raise;
+use crate::options::Options;
+use crate::picture::Picture;
+use crate::progress::interruptible;
+
+/// Collects images and encodes them in the end.
+#[pyclass(frozen, module = "kuat._kuat")]
+pub(crate) struct ArchiveWriter {
+    path: PathBuf,
+    options: EncodeOptions,
+    /// `None` once closed or discarded. Locked only without the interpreter, so that neither waits for the other.
+    images: Mutex<Option<Images>>,
+}
+
+struct Images {
+    spool: Spool,
+    skipped: Vec<Skipped>,
+}
+
+#[pymethods]
+impl ArchiveWriter {
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf, options: &Options) -> PyResult<Self> {
+        let options = options.0.clone();
+        py.detach(|| {
+            // Whether the archive can be written should not turn out in the end.
+            drop(AtomicFile::create(&path).map_err(raise)?);
+            let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+            let spool = Spool::create_in(folder, &options).map_err(raise)?;
+            let images = Mutex::new(Some(Images { spool, skipped: Vec::new() }));
+            Ok(Self { path, options, images })
+        })
+    }
+
+    /// Adds an image. One that cannot be used is an error or is listed under its name, as the options say.
+    fn add(
+        &self,
+        py: Python<'_>,
+        name: String,
+        picture: Picture,
+        label: Option<i64>,
+        caption: Option<String>,
+    ) -> PyResult<()> {
+        py.detach(|| {
+            let image = picture.into_image(self.options.channels);
+            let mut images = self.locked();
+            let images = images.as_mut().ok_or_else(closed)?;
+            match image {
+                Ok(image) => images.spool.push(image, label, caption).map_err(raise)?,
+                Err(error) if self.options.on_error == OnError::Skip => {
+                    images.skipped.push(Skipped { name, reason: error.with_causes() });
+                }
+                Err(error) => return Err(raise(error)),
+            }
+            Ok(())
+        })
+    }
+
+    /// Lists an image as left out.
+    fn skip(&self, py: Python<'_>, name: String, reason: String) -> PyResult<()> {
+        py.detach(|| {
+            self.locked().as_mut().ok_or_else(closed)?.skipped.push(Skipped { name, reason });
+            Ok(())
+        })
+    }
+
+    /// Images added and not left out.
+    fn __len__(&self, py: Python<'_>) -> usize {
+        py.detach(|| self.locked().as_ref().map_or(0, |images| images.spool.len()))
+    }
+
+    /// Encodes the images and writes the archive; the summary.
+    fn close(&self, py: Python<'_>, classes: Option<Vec<String>>, progress: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        let images = py.detach(|| self.locked().take());
+        let Images { mut spool, skipped } = images.ok_or_else(closed)?;
+        let summary = interruptible(py, progress, move |progress| {
+            if spool.is_empty()
+                && let Some(first) = skipped.first()
+            {
+                return Err(kuat::Error::AllSkipped { files: skipped.len(), first: first.reason.clone() });
+            }
+            spool.set_classes(classes);
+            // What the spool cannot read is its own fault, and nothing to skip.
+            let options = EncodeOptions { on_error: OnError::Fail, ..self.options.clone() };
+            let mut summary = encode(&spool, &self.path, &options, progress)?;
+            summary.skipped = skipped;
+            Ok(summary)
+        })?;
+        summary_to_dict(py, &summary, &self.path)
+    }
+
+    /// Forgets the images; there will be no archive.
+    fn discard(&self, py: Python<'_>) {
+        py.detach(|| drop(self.locked().take()));
+    }
+}
+
+impl ArchiveWriter {
+    fn locked(&self) -> MutexGuard<'_, Option<Images>> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn closed() -> PyErr {
+    PyValueError::new_err("the archive is closed or discarded; make a new ArchiveWriter")
+}
