@@ -16,6 +16,7 @@ pub mod format;
 mod geometry;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+pub mod info;
 pub mod loader;
 mod output;
 pub mod progress;

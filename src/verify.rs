@@ -1,6 +1,7 @@
 //! The full scan of an archive: what opening it cannot tell.
 
 use rayon::prelude::*;
+use serde::{Serialize, Serializer};
 
 use crate::archive::Archive;
 use crate::error::Result;
@@ -9,7 +10,7 @@ use crate::format::tensor;
 use crate::progress::{Counter, Progress};
 
 /// What [`Archive::verify`] found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VerifyReport {
     /// Samples looked at: all of them.
@@ -23,12 +24,13 @@ pub struct VerifyReport {
 }
 
 /// A damaged sample.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct BadSample {
     /// Its number.
     pub sample: usize,
-    /// What is wrong with it.
+    /// What is wrong with it; its message when serialised.
+    #[serde(serialize_with = "message")]
     pub problem: SampleProblem,
 }
 
@@ -65,6 +67,10 @@ pub enum SampleProblem {
     /// Its caption is out of bounds or not UTF-8.
     #[error("its caption is not readable text")]
     Caption,
+}
+
+fn message<S: Serializer>(problem: &SampleProblem, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(problem)
 }
 
 impl VerifyReport {

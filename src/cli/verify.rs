@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use serde_json::json;
 
 use super::terminal::Terminal;
@@ -56,16 +57,9 @@ impl Arguments {
         }
         report.unchecked.iter().try_for_each(|part| writeln!(text, "not checked: {part}"))?;
 
-        let bad: Vec<_> = report.bad_samples.iter().collect();
-        let bad = bad.iter().map(|bad| json!({ "sample": bad.sample, "problem": bad.problem.to_string() }));
-        let json = json!({
-            "archive": self.archive,
-            "ok": report.is_ok(),
-            "samples": report.samples,
-            "problems": report.problems,
-            "bad_samples": bad.collect::<Vec<_>>(),
-            "unchecked": report.unchecked,
-        });
+        let mut json = serde_json::to_value(&report).context("the report as JSON")?;
+        json["archive"] = json!(self.archive);
+        json["ok"] = json!(report.is_ok());
         let status = if report.is_ok() { 0 } else { DAMAGED };
         Ok(Report { status, ..Report::new(text, json, self.json) })
     }
