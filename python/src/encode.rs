@@ -9,6 +9,7 @@ use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use rayon::ThreadPoolBuilder;
 
+use crate::json::to_python;
 use crate::options::Options;
 use crate::picture::Picture;
 use crate::process::Process;
@@ -70,9 +71,7 @@ pub(crate) fn encode_source(
 
 /// The summary with the keys of `kuat encode --json`.
 pub(crate) fn summary_to_dict(py: Python<'_>, summary: &EncodeSummary, path: &Path) -> PyResult<Py<PyAny>> {
-    let failed = |error: serde_json::Error| PyRuntimeError::new_err(format!("cannot tell the summary: {error}"));
-    let text = serde_json::to_string(summary).map_err(failed)?;
-    let summary = py.import("json")?.call_method1("loads", (text,))?;
+    let summary = to_python(py, summary)?;
     summary.set_item("archive", path.as_os_str())?;
     Ok(summary.unbind())
 }

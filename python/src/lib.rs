@@ -1,11 +1,21 @@
 //! The native half of kuat's Python package; `kuat/` is the other. A file per noun.
 
+mod archive;
+mod batch;
+mod batches;
+mod command;
+mod device;
+mod dlpack;
 mod encode;
 mod error;
+mod json;
+mod memory;
 mod options;
+mod output;
 mod picture;
 mod process;
 mod progress;
+mod samples;
 mod writer;
 
 use pyo3::prelude::*;
@@ -15,9 +25,21 @@ mod _kuat {
     use super::*;
 
     #[pymodule_export]
+    use super::archive::KuatArchive;
+    #[pymodule_export]
+    use super::batch::Batch;
+    #[pymodule_export]
+    use super::batches::Batches;
+    #[pymodule_export]
+    use super::command::run_command;
+    #[pymodule_export]
+    use super::device::devices;
+    #[pymodule_export]
     use super::encode::{encode_folder, encode_source};
     #[pymodule_export]
     use super::error::Error;
+    #[pymodule_export]
+    use super::memory::live_memory;
     #[pymodule_export]
     use super::options::Options;
     #[pymodule_export]

@@ -1,17 +1,28 @@
 //! What does not survive `fork()`: threads, devices, memory pools. Each process has its own, made when first needed.
 
+use std::collections::HashMap;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
+use kuat::BufferPool;
+use kuat::gpu::{Device, Select};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::error::raise;
 
 /// The state of one process. It lives as long as the process does.
 pub(crate) struct Process {
     id: u32,
     /// `None` until first needed.
     threads: RwLock<Option<Arc<ThreadPool>>>,
+    memory: BufferPool,
+    /// Each opened once, by what was asked for.
+    devices: Mutex<HashMap<Select, Device>>,
+    /// The best real GPU, once looked for.
+    best: OnceLock<Option<Device>>,
 }
 
 /// The state of the process that looked last. A forked child finds its parent's here, sees by the number that it is
@@ -28,7 +39,13 @@ impl Process {
         if let Some(process) = unsafe { found.as_ref() }.filter(|process| process.id == id) {
             return process;
         }
-        let new: &'static Process = Box::leak(Box::new(Self { id, threads: RwLock::default() }));
+        let new: &'static Process = Box::leak(Box::new(Self {
+            id,
+            threads: RwLock::default(),
+            memory: BufferPool::default(),
+            devices: Mutex::default(),
+            best: OnceLock::new(),
+        }));
         let pointer = std::ptr::from_ref(new).cast_mut();
         match CURRENT.compare_exchange(found, pointer, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => new,
@@ -37,9 +54,39 @@ impl Process {
         }
     }
 
-    /// The number that tells processes apart.
-    pub fn id(&self) -> u32 {
-        self.id
+    /// The memory of batches.
+    pub fn memory(&self) -> &BufferPool {
+        &self.memory
+    }
+
+    /// A GPU, opened when first asked for. Takes a while: not to be called with the interpreter attached.
+    pub fn device(&self, select: &Select) -> PyResult<Device> {
+        if *select == Select::Best
+            && let Some(Some(device)) = self.best.get()
+        {
+            return Ok(device.clone());
+        }
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        match devices.get(select) {
+            Some(device) => Ok(device.clone()),
+            None => {
+                let device = Device::open(select).map_err(raise)?;
+                Ok(devices.entry(select.clone()).or_insert(device).clone())
+            }
+        }
+    }
+
+    /// The best real GPU, if there is one. Only the lack of one is no error: one that is there and fails is.
+    pub fn best_device(&self) -> PyResult<Option<Device>> {
+        if let Some(found) = self.best.get() {
+            return Ok(found.clone());
+        }
+        let found = match Device::open(&Select::Best) {
+            Ok(device) => Some(device),
+            Err(kuat::Error::NoAdapter { .. }) => None,
+            Err(error) => return Err(raise(error)),
+        };
+        Ok(self.best.get_or_init(|| found).clone())
     }
 
     /// The threads that decode and encode.
@@ -61,6 +108,33 @@ impl Process {
         let pool =
             builder.build().map_err(|error| PyRuntimeError::new_err(format!("cannot start threads: {error}")))?;
         Ok(Arc::clone(threads.insert(Arc::new(pool))))
+    }
+}
+
+/// What works only in the process that made it. A forked child can neither use nor drop its copy: the threads behind it
+/// are gone, and their locks may be held for ever.
+pub(crate) struct Local<T> {
+    process: u32,
+    value: ManuallyDrop<T>,
+}
+
+impl<T> Local<T> {
+    pub fn new(value: T) -> Self {
+        Self { process: std::process::id(), value: ManuallyDrop::new(value) }
+    }
+
+    /// The value, in the process that made it.
+    pub fn get(&self) -> Option<&T> {
+        (self.process == std::process::id()).then_some(&*self.value)
+    }
+}
+
+impl<T> Drop for Local<T> {
+    fn drop(&mut self) {
+        if self.process == std::process::id() {
+            // SAFETY: dropped once, here, and not used after.
+            unsafe { ManuallyDrop::drop(&mut self.value) };
+        }
     }
 }
 
