@@ -1,6 +1,43 @@
 """Image data sets as vector-quantised archives, decoded by a gather on any CPU or GPU."""
 
+from ._dataset import KuatDataset
 from ._encode import ArchiveWriter, encode
-from ._kuat import UNOPTIMIZED, Error, __version__, set_num_threads
+from ._kuat import UNOPTIMIZED, Batch, Error, KuatArchive, __version__, devices, set_num_threads
 
-__all__ = ["ArchiveWriter", "Error", "__version__", "encode", "set_num_threads"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "ArchiveWriter",
+    "Batch",
+    "Error",
+    "GPUDataset",
+    "GPUDecoder",
+    "KuatArchive",
+    "KuatDataset",
+    "__version__",
+    "devices",
+    "encode",
+    "set_num_threads",
+]
+
+# Of RGB values from 0 to 1: the usual constants of networks trained on ImageNet, torchvision's.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+if UNOPTIMIZED:
+    import warnings
+
+    warnings.warn("kuat was built without optimisation and is many times slower; build it with --release", stacklevel=2)
+
+
+def __getattr__(name):
+    # torch takes seconds to import, and not everyone has it.
+    if name in ("GPUDataset", "GPUDecoder"):
+        from . import _torch
+
+        return getattr(_torch, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,69 @@
+"""An archive as numpy batches, epoch by epoch."""
+
+from . import _kuat
+
+
+class KuatDataset:
+    """The batches of an archive as numpy arrays.
+
+    Parameters
+    ----------
+    path : str, PathLike or KuatArchive
+        The archive.
+    batch_size : int
+        Images per batch; the last of an epoch may have fewer.
+    shuffle : bool
+        Whether each epoch has a random order of its own.
+    seed : int
+        Chooses the random orders; the same seed and epoch give the same order on every machine.
+    drop_last : bool
+        Whether to leave out a last batch that is not full.
+    layout, dtype, mean, std, device
+        As for `KuatArchive.decode_batch`.
+    """
+
+    def __init__(
+        self,
+        path,
+        batch_size=64,
+        shuffle=False,
+        seed=0,
+        drop_last=False,
+        layout="NHWC",
+        *,
+        dtype="uint8",
+        mean=None,
+        std=None,
+        device="auto",
+    ):
+        self.archive = path if isinstance(path, _kuat.KuatArchive) else _kuat.KuatArchive(path)
+        self.batch_size = batch_size
+        self._order = {"shuffle": shuffle, "seed": seed, "drop_last": drop_last}
+        self._output = {"dtype": dtype, "layout": layout, "mean": mean, "std": std, "device": device}
+        # Wrong arguments should not turn up in the first epoch.
+        self.archive.decode_batch([], **self._output)
+        self.archive._batches(batch_size, ahead=0, packed=True)
+
+    def __len__(self):
+        """The number of batches of an epoch."""
+        full, rest = divmod(len(self.archive), self.batch_size)
+        return full + (rest > 0 and not self._order["drop_last"])
+
+    def __iter__(self):
+        """The batches of epoch 0."""
+        return self.epoch(0)
+
+    def epoch(self, epoch=0):
+        """Yields the batches of an epoch, decoded ahead by threads of their own, as dicts.
+
+        "images" is an array as `KuatArchive.decode_batch` returns it, "labels" an int64 array, -1 where there is no
+        label, and "captions" a list of str, or None if the archive has no captions.
+        """
+        batches = self.archive._batches(self.batch_size, epoch=epoch, **self._order, **self._output)
+        return (
+            {"images": images.numpy(), "labels": labels, "captions": self.archive.captions(samples)}
+            for samples, labels, images in batches
+        )
+
+    def __repr__(self):
+        return f"KuatDataset({self.archive!r}, batch_size={self.batch_size})"
