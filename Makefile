@@ -26,16 +26,28 @@ build: ## Build the command, target/release/kuat
 	$(CARGO) build $(RELEASE)
 
 .PHONY: setup
-setup: build ## Install what the tests need: software GPU adapters, Python packages
+setup: build ## Install what the tests need: software GPU adapters, Python packages, torch
 	@scripts/vulkan.sh
 	@scripts/adapters.sh
-	@scripts/venv.sh -r tests/requirements.txt
+	@scripts/venv.sh -r tests/requirements.txt ./python
+	@scripts/torch.sh pytest pillow ./python
 
 .PHONY: test
 test: setup ## Set up and run every test
 	. scripts/environment.sh && $(CARGO) test $(RELEASE)
 	. scripts/environment.sh && $(CARGO) test $(RELEASE) --test decode_gpu -- --ignored
-	. scripts/environment.sh && target/venv/bin/python -m pytest tests
+	target/venv/bin/python -m mypy.stubtest kuat._kuat
+	target/venv/bin/python -m mypy --strict python/tests/typing_example.py
+	. scripts/environment.sh && KUAT_TEST_WITHOUT_TORCH=1 target/venv/bin/python -m pytest tests python/tests
+	. scripts/environment.sh && target/venv-torch/bin/python -m pytest \
+		python/tests/test_torch.py python/tests/test_readme.py python/tests/test_encode.py
+
+.PHONY: wheel
+wheel: ## Build the Python package, target/wheels/kuat-*.whl, for every Python from 3.9 on
+	@scripts/venv.sh "maturin[zig]>=1.9,<2"
+	rm -f target/wheels/*.whl
+	. target/venv/bin/activate && maturin build --release --manifest-path python/Cargo.toml --out target/wheels \
+		$(if $(filter Linux,$(shell uname)),--zig --compatibility manylinux2014)
 
 .PHONY: bench
 bench: build ## Measure decoding beside its limits on this machine
@@ -44,11 +56,14 @@ bench: build ## Measure decoding beside its limits on this machine
 
 .PHONY: lint
 lint: ## Check format and lints, with every set of features
-	$(CARGO) fmt --check
-	$(CARGO) clippy $(RELEASE) --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(RELEASE) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(RELEASE) --no-default-features -- -D warnings
 	$(CARGO) clippy $(RELEASE) --no-default-features --features encode -- -D warnings
 	$(CARGO) clippy $(RELEASE) --no-default-features --features gpu -- -D warnings
+	@scripts/venv.sh ruff
+	target/venv/bin/ruff format --check
+	target/venv/bin/ruff check
 
 .PHONY: docs
 docs: ## Build the library's documentation
@@ -56,7 +71,10 @@ docs: ## Build the library's documentation
 
 .PHONY: format
 format: ## Format the code
-	$(CARGO) fmt
+	$(CARGO) fmt --all
+	@scripts/venv.sh ruff
+	target/venv/bin/ruff format
+	target/venv/bin/ruff check --fix
 
 .PHONY: clean
 clean: ## Remove everything that was built

@@ -104,8 +104,10 @@ def main():
     pixels = SIZE * SIZE * 3
     print()
     print(f"{summary['samples']} images, {summary['codewords']} codewords, CPU and {name} agree bit for bit")
-    print(f"bytes per image   {summary['bytes_per_image']} ({pixels / summary['bytes_per_image']:.0f} times less than "
-          f"pixels), and {summary['codewords'] * 48 / 1e6:.1f} MB of codebook once")
+    print(
+        f"bytes per image   {summary['bytes_per_image']} ({pixels / summary['bytes_per_image']:.0f} times less than "
+        f"pixels), and {summary['codewords'] * 48 / 1e6:.1f} MB of codebook once"
+    )
     print(f"PSNR              {summary['mean_psnr_db']:.1f} dB mean, {summary['min_psnr_db']:.1f} dB worst")
     print(f"encoding          {summary['images_per_second']:.0f} images/s")
     print()
@@ -113,8 +115,10 @@ def main():
     for row in rows:
         limit = row["limit_bytes_per_s"] / row["bytes_per_s"] * row["images_per_s"]
         device = row["adapter"] or "cpu"
-        print(f"{device:40} {row['stage']:9} {row['images_per_s']:10,.0f} {row['limit']:>10}  {limit:10,.0f} "
-              f"{row['ratio']:6.2f}")
+        print(
+            f"{device:40} {row['stage']:9} {row['images_per_s']:10,.0f} {row['limit']:>10}  {limit:10,.0f} "
+            f"{row['ratio']:6.2f}"
+        )
     if best["kind"] == "software":
         print("\nThis adapter runs on the processor: it shows that the GPU path is right, not how fast it is on a GPU.")
     print(f"\ncontact sheet     {sheet.resolve()}")

@@ -120,13 +120,25 @@ def test_info_on_a_huge_sparse_archive_reads_its_header_alone(tmp_path):
     samples, patches = 16_000_000, 56 * 56
     codebook = 65_536 * 48
     rows = samples * patches * 2
-    metadata = dict(format="qvq", version="1", codec="vq", image_width=224, image_height=224, channels=3,
-                    patch_width=4, patch_height=4, index_bits=16, samples=samples)
-    header = json.dumps({
-        "__metadata__": {key: str(value) for key, value in metadata.items()},
-        "indices": {"dtype": "U16", "shape": [samples, 56, 56], "data_offsets": [0, rows]},
-        "codebook": {"dtype": "U8", "shape": [65_536, 4, 4, 3], "data_offsets": [rows, rows + codebook]},
-    }).encode()
+    metadata = dict(
+        format="qvq",
+        version="1",
+        codec="vq",
+        image_width=224,
+        image_height=224,
+        channels=3,
+        patch_width=4,
+        patch_height=4,
+        index_bits=16,
+        samples=samples,
+    )
+    header = json.dumps(
+        {
+            "__metadata__": {key: str(value) for key, value in metadata.items()},
+            "indices": {"dtype": "U16", "shape": [samples, 56, 56], "data_offsets": [0, rows]},
+            "codebook": {"dtype": "U8", "shape": [65_536, 4, 4, 3], "data_offsets": [rows, rows + codebook]},
+        }
+    ).encode()
     path = tmp_path / "huge.qvq"
     with open(path, "wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
