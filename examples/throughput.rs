@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release --example throughput -- ARCHIVE BATCH u8|f32`. Bytes are interleaved, floats planar and
 //! normalised. `benches/overhead.py` holds the Python package against it.
+#![allow(clippy::print_stdout)]
 
 use std::time::{Duration, Instant};
 
