@@ -36,13 +36,14 @@ class KuatDataset:
         std=None,
         device="auto",
     ):
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         self.archive = path if isinstance(path, _kuat.KuatArchive) else _kuat.KuatArchive(path)
         self.batch_size = batch_size
         self._order = {"shuffle": shuffle, "seed": seed, "drop_last": drop_last}
         self._output = {"dtype": dtype, "layout": layout, "mean": mean, "std": std, "device": device}
         # Wrong arguments should not turn up in the first epoch.
         self.archive.decode_batch([], **self._output)
-        self.archive._batches(batch_size, ahead=0, packed=True)
 
     def __len__(self):
         """The number of batches of an epoch."""

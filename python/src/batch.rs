@@ -46,7 +46,8 @@ impl Batch {
     }
 
     fn __repr__(&self) -> String {
-        format!("Batch(shape={:?}, dtype={}, device={:?})", self.memory.shape, self.dtype(), self.device)
+        let shape: Vec<String> = self.memory.shape.iter().map(usize::to_string).collect();
+        format!("Batch(shape=({}), dtype={}, device={:?})", shape.join(", "), self.dtype(), self.device)
     }
 
     /// The batch as a numpy array: a view, no copy.
