@@ -70,9 +70,7 @@ class GPUDataset(Dataset):
         without another copy if torch (2.0 or later) took the samples as a batch."""
         return samples.batch if isinstance(samples, _Samples) else default_collate(samples)
 
-    def batches(
-        self, batch_size, shuffle=False, seed=0, epoch=0, drop_last=False, *, rank=0, world_size=1, prefetch=2
-    ):
+    def batches(self, batch_size, shuffle=False, seed=0, epoch=0, drop_last=False, *, rank=0, world_size=1, prefetch=2):
         """The (images, labels) of an epoch, made ahead by threads of kuat's; an iterator whose len is their number.
 
         `shuffle` gives an order that depends on `seed` and `epoch` alone, the same on every device and machine.
@@ -86,7 +84,9 @@ class GPUDataset(Dataset):
         return torch.from_dlpack(self.archive.labels(ids))
 
     def __repr__(self):
-        return f"GPUDataset({self.archive!r}, device={str(self.decoder.device)!r}, decoded by {self.decoder.decoded_by})"
+        return (
+            f"GPUDataset({self.archive!r}, device={str(self.decoder.device)!r}, decoded by {self.decoder.decoded_by})"
+        )
 
 
 class _Samples(list):
