@@ -118,8 +118,8 @@ class Gather(Backend):
         if self._bits == 8:
             return rows.long()
         if self._bits == 16:
-            return rows.view(torch.int16).long() & 0xFFFF
-        words = rows.view(torch.int32).long() & 0xFFFF_FFFF
+            return _reinterpreted(rows, torch.int16) & 0xFFFF
+        words = _reinterpreted(rows, torch.int32) & 0xFFFF_FFFF
         if self._bits == 32:
             return words
         # The word that an index begins in, and the one that it may end in.
@@ -147,3 +147,10 @@ class Gather(Backend):
         for target, source in zip(values.split(_CHUNK), codebook.split(_CHUNK)):
             target.copy_(table[source.long() * channels + channel])
         return values
+
+
+def _reinterpreted(rows, dtype):
+    """Rows of bytes as rows of numbers of another dtype, widened to int64."""
+    # Flat, as the rows of an empty batch have no strides to view them by.
+    numbers = rows.flatten().view(dtype)
+    return numbers.long().view(len(rows), rows.shape[1] // numbers.element_size())
