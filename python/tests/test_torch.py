@@ -545,7 +545,7 @@ def curve(classes):
 def test_a_network_learns(curve):
     """Chance is ln 10 = 2.3; after 150 steps of 50 images it has long been left behind."""
     assert 1.9 < curve[0] < 3.5
-    assert curve[-10:].mean() < 1.0
+    assert curve[-10:].mean() < 0.5
 
 
 def test_a_network_learns_the_same_from_every_backend(classes, curve):
