@@ -1,0 +1,156 @@
+"""What decodes to torch tensors.
+
+A backend is made of an archive, a place and an output (dtype, layout, mean and std, as for `KuatArchive.decode_batch`),
+and gives batches as tensors on `device`. `GPUDecoder` and `GPUDataset` know no more of it than `Backend` shows, so
+another way from an adapter to torch, such as memory that both share, is one more class here and a line in `backend`.
+"""
+
+import numpy as np
+import torch
+
+from ._device import torch_device
+
+# Codewords that become floats at once: bounds the memory that takes.
+_CHUNK = 1 << 18
+
+
+def backend(archive, device, output):
+    """The backend for what a caller named."""
+    found = torch_device(device)
+    if found is None:
+        return Native(archive, device, output)
+    if found.type == "cpu":
+        return Native(archive, "cpu", output)
+    return Gather(archive, found, output)
+
+
+class Backend:
+    """One way from an archive to tensors: (batch, channels, height, width) or (batch, height, width, channels)."""
+
+    # Where the tensors are.
+    device = torch.device("cpu")
+    # What does the gather.
+    decoded_by = "cpu"
+
+    def from_indices(self, indices):
+        """Images of an int64 tensor (batch, grid_size) on any device, whose values are codewords' numbers."""
+        raise NotImplementedError
+
+    def from_samples(self, ids):
+        """Images of samples, `ids` as for `KuatArchive.decode_batch`."""
+        raise NotImplementedError
+
+    def epoch(self, *args, **options):
+        """`KuatArchive._batches` of what `from_batch` takes."""
+        raise NotImplementedError
+
+    def from_batch(self, batch):
+        """Images of a `kuat.Batch` that comes from `epoch`."""
+        raise NotImplementedError
+
+
+class Native(Backend):
+    """Kuat decodes, on the CPU or an adapter, into host memory that the tensors share."""
+
+    def __init__(self, archive, device, output):
+        self._archive = archive
+        self._output = {**output, "device": device}
+        # Also finds out now if an argument is wrong or the device does not work.
+        self.decoded_by = archive.decode_batch([], **self._output, to="dlpack").device
+
+    def from_indices(self, indices):
+        # Torch has no 32-bit unsigned integers of old; the values are the same.
+        rows = np.from_dlpack(indices.to("cpu", torch.int32).contiguous()).view(np.uint32)
+        return torch.from_dlpack(self._archive.decode_indices(rows, **self._output, to="dlpack"))
+
+    def from_samples(self, ids):
+        return torch.from_dlpack(self._archive.decode_batch(ids, **self._output, to="dlpack"))
+
+    def epoch(self, *args, **options):
+        return self._archive._batches(*args, **options, **self._output)
+
+    def from_batch(self, batch):
+        return torch.from_dlpack(batch)
+
+
+class Gather(Backend):
+    """Torch decodes on a device of its own: index rows travel there as stored, the codebook once, as output values."""
+
+    def __init__(self, archive, device, output):
+        archive.decode_batch([], **output, device="cpu")  # Finds out if an argument is wrong.
+        self._archive = archive
+        self.device, self.decoded_by = device, f"torch on {device}"
+        self._planes = output["layout"].lower() == "nchw"
+        self._codebook = self._values(output)
+        self._bits = archive.index_bits
+        if self._bits not in (8, 16, 32):
+            first = torch.arange(archive.grid_size, device=device) * self._bits
+            self._word, self._shift = first // 32, first % 32
+
+    def from_indices(self, indices):
+        archive = self._archive
+        channels, height, width = archive.dimensions
+        patches = self._codebook.index_select(0, indices.to(self.device).reshape(-1))
+        patches = patches.view(-1, *archive.grid_shape, *archive.patch_shape, channels)
+        _, down, across, tall, wide, _ = patches.shape
+        if self._planes:
+            images = patches.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, down * tall, across * wide)
+            return images[:, :, :height, :width].contiguous()
+        images = patches.permute(0, 1, 3, 2, 4, 5).reshape(-1, down * tall, across * wide, channels)
+        return images[:, :height, :width].contiguous()
+
+    def from_samples(self, ids):
+        return self.from_batch(self._archive.get_packed_batch(ids))
+
+    def epoch(self, *args, **options):
+        return self._archive._batches(*args, **options, packed=True)
+
+    def from_batch(self, batch):
+        rows = torch.from_dlpack(batch)
+        if self.device.type == "cuda":
+            # From pinned memory the copy overlaps with what the GPU still does for the batch before.
+            rows = rows.pin_memory()
+        indices = self._unpacked(rows.to(self.device, non_blocking=self.device.type == "cuda"))
+        return self.from_indices(indices.clamp_(max=len(self._codebook) - 1))
+
+    def _unpacked(self, rows):
+        """The indices in rows as stored, which FORMAT.md describes, as int64 (batch, grid_size)."""
+        if self._bits == 8:
+            return rows.long()
+        if self._bits == 16:
+            return _reinterpreted(rows, torch.int16) & 0xFFFF
+        words = _reinterpreted(rows, torch.int32) & 0xFFFF_FFFF
+        if self._bits == 32:
+            return words
+        # The word that an index begins in, and the one that it may end in.
+        low, high = words[:, self._word], words[:, (self._word + 1).clamp(max=words.shape[1] - 1)]
+        return (low | high << 32) >> self._shift & (1 << self._bits) - 1
+
+    def _values(self, output):
+        """The codebook in output values, (codewords, height * width * channels), on the device.
+
+        The values are those that kuat defines: computed in double precision and rounded to single, then to half.
+        """
+        archive, dtype = self._archive, output["dtype"]
+        codebook = torch.from_dlpack(archive.codebook).to(self.device)
+        codebook = codebook.view(len(codebook), -1)
+        if dtype == torch.uint8:
+            return codebook
+        channels = archive.dimensions[0]
+        table = np.arange(256)[:, None] / np.full(channels, 255.0)
+        if output["mean"] is not None:
+            mean, std = (np.float64(np.float32(output[name])) for name in ("mean", "std"))
+            table = (table - mean) / std
+        table = torch.from_dlpack(table.astype(np.float32)).to(self.device, dtype).reshape(-1)
+        values = torch.empty(codebook.shape, dtype=dtype, device=self.device)
+        channel = torch.arange(codebook.shape[1], device=self.device) % channels
+        for target, source in zip(values.split(_CHUNK), codebook.split(_CHUNK)):
+            target.copy_(table[source.long() * channels + channel])
+        return values
+
+
+def _reinterpreted(rows, dtype):
+    """Rows of bytes as rows of numbers of another dtype, widened to int64."""
+    # Flat, as the rows of an empty batch have no strides to view them by.
+    numbers = rows.flatten().view(dtype)
+    return numbers.long().view(len(rows), rows.shape[1] // numbers.element_size())
