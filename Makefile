@@ -39,7 +39,7 @@ test: setup ## Set up and run every test
 	target/venv/bin/python -m mypy.stubtest kuat._kuat
 	target/venv/bin/python -m mypy --strict python/tests/typing_example.py
 	. scripts/environment.sh && KUAT_TEST_WITHOUT_TORCH=1 target/venv/bin/python -m pytest tests python/tests
-	. scripts/environment.sh && target/venv-torch/bin/python -m pytest \
+	. scripts/environment.sh && unset WGPU_BACKEND && target/venv-torch/bin/python -m pytest \
 		python/tests/test_torch.py python/tests/test_readme.py python/tests/test_encode.py
 
 .PHONY: wheel

@@ -4,14 +4,13 @@ from ._dataset import KuatDataset
 from ._encode import ArchiveWriter, encode
 from ._kuat import UNOPTIMIZED, Batch, Error, KuatArchive, __version__, devices, set_num_threads
 
+# GPUDataset and GPUDecoder are not among them, so that `from kuat import *` does not need torch.
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "ArchiveWriter",
     "Batch",
     "Error",
-    "GPUDataset",
-    "GPUDecoder",
     "KuatArchive",
     "KuatDataset",
     "__version__",
@@ -40,4 +39,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted(__all__)
+    return sorted([*__all__, "GPUDataset", "GPUDecoder"])

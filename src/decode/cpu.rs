@@ -163,18 +163,29 @@ impl Decoder for CpuDecoder {
             return Ok(());
         }
         let tables = Tables::new(spec, g.channels());
+        // One row of the output: of a plane, or of whole pixels.
+        let run = g.image_width() * spec.dtype.size() * if spec.layout == Layout::Nhwc { g.channels() } else { 1 };
         images.for_each_init(
-            || (vec![0; g.grid_width()], vec![0; self.band_len()]),
-            |(indices, band), (image, row)| {
+            || (vec![0; g.grid_width()], vec![0; self.band_len()], vec![0; run]),
+            |(indices, band, scratch), (image, row)| {
                 for grid_y in 0..g.grid_height() {
                     let top = grid_y * g.patch_height();
                     let height = g.patch_height().min(g.image_height() - top);
                     let band = &mut band[..height * g.image_row_len()];
                     self.decode_band(row, grid_y, indices, band);
                     for (y, pixels) in band.chunks_exact(g.image_row_len()).enumerate() {
-                        tables.convert_row(g, spec, top + y, pixels, image);
+                        tables.convert_row(g, spec, pixels, |channel, convert| {
+                            let start = spec.layout.offset(g, top + y, 0, channel) * spec.dtype.size();
+                            let target = &mut image[start..start + run];
+                            if !streamed {
+                                return convert(target);
+                            }
+                            convert(scratch);
+                            memory::copy_streaming(scratch, target);
+                        });
                     }
                 }
+                memory::finish_streaming();
             },
         );
         Ok(())
@@ -200,39 +211,49 @@ impl Tables {
         }
     }
 
-    /// Writes row `y` of an image from its interleaved bytes.
-    fn convert_row(&self, g: &Geometry, spec: &OutputSpec, y: usize, pixels: &[u8], image: &mut [u8]) {
-        for channel in 0..g.channels() {
-            match spec.dtype {
-                Dtype::U8 => convert(g, spec.layout, y, channel, pixels, &self.u8, image),
-                Dtype::F16 => convert(g, spec.layout, y, channel, pixels, &self.f16[channel], image),
-                Dtype::F32 => convert(g, spec.layout, y, channel, pixels, &self.f32[channel], image),
+    /// Converts a row of interleaved bytes. `write` is called for each run of the output's row, with its first channel
+    /// and what converts the run: the row of a plane, or of whole pixels.
+    fn convert_row(
+        &self,
+        g: &Geometry,
+        spec: &OutputSpec,
+        pixels: &[u8],
+        mut write: impl FnMut(usize, &mut dyn FnMut(&mut [u8])),
+    ) {
+        match spec.layout {
+            Layout::Nchw => {
+                for channel in 0..g.channels() {
+                    write(channel, &mut |run| self.convert(spec.dtype, channel, g.channels(), 1, pixels, run));
+                }
             }
+            Layout::Nhwc => write(0, &mut |run| {
+                for channel in 0..g.channels() {
+                    let first = channel * spec.dtype.size();
+                    self.convert(spec.dtype, channel, g.channels(), g.channels(), pixels, &mut run[first..]);
+                }
+            }),
+        }
+    }
+
+    /// Converts one channel of a row to every `step`th value.
+    fn convert(&self, dtype: Dtype, channel: usize, channels: usize, step: usize, pixels: &[u8], run: &mut [u8]) {
+        match dtype {
+            Dtype::U8 => convert(&self.u8, &pixels[channel..], channels, run, step),
+            Dtype::F16 => convert(&self.f16[channel], &pixels[channel..], channels, run, step),
+            Dtype::F32 => convert(&self.f32[channel], &pixels[channel..], channels, run, step),
         }
     }
 }
 
-/// Writes one channel of a row.
-fn convert<const SIZE: usize>(
-    g: &Geometry,
-    layout: Layout,
-    y: usize,
-    channel: usize,
-    pixels: &[u8],
-    table: &[[u8; SIZE]; 256],
-    image: &mut [u8],
-) {
-    let (values, _) = image.as_chunks_mut::<SIZE>();
-    let start = layout.offset(g, y, 0, channel);
-    let source = pixels[channel..].iter().step_by(g.channels());
-    match layout {
-        Layout::Nchw => {
-            let target = &mut values[start..start + g.image_width()];
-            target.iter_mut().zip(source).for_each(|(value, &byte)| *value = table[byte as usize]);
-        }
-        Layout::Nhwc => {
-            let target = values[start..].iter_mut().step_by(g.channels());
-            target.zip(source).for_each(|(value, &byte)| *value = table[byte as usize]);
+/// Every `channels`th byte by the table to every `step`th value.
+fn convert<const SIZE: usize>(table: &[[u8; SIZE]; 256], pixels: &[u8], channels: usize, run: &mut [u8], step: usize) {
+    let source = pixels.iter().step_by(channels);
+    let (values, _) = run.as_chunks_mut::<SIZE>();
+    match step {
+        1 => values.iter_mut().zip(source).for_each(|(value, &byte)| *value = table[usize::from(byte)]),
+        _ => {
+            let values = values.iter_mut().step_by(step);
+            values.zip(source).for_each(|(value, &byte)| *value = table[usize::from(byte)]);
         }
     }
 }

@@ -86,20 +86,36 @@ impl fmt::Display for AdapterDescription {
 pub enum Select {
     /// The best that is not a software adapter.
     Best,
-    /// The best whose name, API or driver contains this text, whatever its case; a software adapter too.
+    /// The best whose name, API or driver contains this text, whatever its case; a software adapter too, and one of
+    /// OpenGL's if no other API has it.
     Named(String),
     /// The one at this place in [`adapters`], counted from 0; a software adapter too.
     Index(usize),
 }
 
-/// All adapters that can run compute shaders, best first: real hardware before software, native APIs before GL.
+/// The adapters that can run compute shaders, best first: real hardware before software.
+///
+/// OpenGL is looked at only where no other API has an adapter: it repeats GPUs that other APIs have, and bringing it up
+/// loads whole drivers, with libraries that others in the process may have in another version. The environment variable
+/// WGPU_BACKEND, a list such as `vulkan,gl`, says otherwise.
 pub fn adapters() -> Vec<AdapterDescription> {
-    pollster::block_on(candidates()).into_iter().map(|(_, description)| description).collect()
+    pollster::block_on(candidates(None)).into_iter().map(|(_, description)| description).collect()
 }
 
-async fn candidates() -> Vec<(wgpu::Adapter, AdapterDescription)> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
-    let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+/// The adapters of these APIs; for `None`, of those that are looked at when nothing is named.
+async fn candidates(backends: Option<wgpu::Backends>) -> Vec<(wgpu::Adapter, AdapterDescription)> {
+    if let Some(backends) = backends.or_else(wgpu::Backends::from_env) {
+        return candidates_of(backends).await;
+    }
+    let found = candidates_of(wgpu::Backends::all() - wgpu::Backends::GL).await;
+    if found.is_empty() { candidates_of(wgpu::Backends::GL).await } else { found }
+}
+
+async fn candidates_of(backends: wgpu::Backends) -> Vec<(wgpu::Adapter, AdapterDescription)> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    descriptor.backends = backends;
+    let instance = wgpu::Instance::new(descriptor);
+    let adapters = instance.enumerate_adapters(backends).await;
     let mut found: Vec<_> = adapters
         .into_iter()
         .filter(|adapter| {
@@ -160,7 +176,7 @@ impl Device {
     /// # Errors
     /// As [`open`](Self::open), also for limits that are above the adapter's.
     pub fn open_with_limits(select: &Select, lower: impl FnOnce(&mut wgpu::Limits)) -> Result<Self> {
-        let found = pollster::block_on(candidates());
+        let mut found = pollster::block_on(candidates(None));
         let matches = |index: usize, description: &AdapterDescription| match select {
             Select::Best => description.kind != AdapterKind::Software,
             Select::Named(text) => {
@@ -169,6 +185,13 @@ impl Device {
             }
             Select::Index(wanted) => index == *wanted,
         };
+        if let Select::Named(_) = select
+            && wgpu::Backends::from_env().is_none()
+            && !found.iter().enumerate().any(|(i, (_, description))| matches(i, description))
+        {
+            // What is named may be OpenGL's.
+            found.extend(pollster::block_on(candidates(Some(wgpu::Backends::GL))));
+        }
         let names = found.iter().map(|(_, description)| description.to_string()).collect();
         let chosen =
             found.into_iter().enumerate().find(|(i, (_, description))| matches(*i, description)).map(|(_, f)| f);
