@@ -1,5 +1,7 @@
 """Image data sets as vector-quantised archives, decoded by a gather on any CPU or GPU."""
 
+import os
+
 from ._dataset import KuatDataset
 from ._encode import ArchiveWriter, encode
 from ._kuat import UNOPTIMIZED, Batch, Error, KuatArchive, __version__, devices, set_num_threads
@@ -22,6 +24,11 @@ __all__ = [
 # Of RGB values from 0 to 1: the usual constants of networks trained on ImageNet, torchvision's.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Keeps a layer that Mesa installs for choosing among GPUs, which kuat does itself, from writing to standard error on
+# machines without a display.
+if "MESA_VK_DEVICE_SELECT" not in os.environ:
+    os.environ.setdefault("NODEVICE_SELECT", "1")
 
 if UNOPTIMIZED:
     import warnings

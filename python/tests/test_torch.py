@@ -28,10 +28,6 @@ from kuat import GPUDataset, GPUDecoder, KuatArchive  # noqa: E402
 from kuat._torch._backend import Gather, Native  # noqa: E402
 from kuat._torch._device import _accelerators  # noqa: E402
 
-# With Mesa's GL driver, which looking for adapters loads, comes an LLVM that breaks triton's if that comes later.
-with contextlib.suppress(ImportError):
-    import triton  # noqa: F401
-
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 ADAPTERS = [adapter["index"] for adapter in kuat.devices()]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -559,3 +555,17 @@ def test_a_network_learns_the_same_from_every_backend(classes, curve):
     expected = learning_curve(GPUDataset(classes, "cpu", **options), 20)
     for device in ADAPTERS:
         assert np.allclose(learning_curve(GPUDataset(classes, device, **options), 20), expected, atol=1e-4)
+
+
+def test_optimizers_work_after_kuat_has_looked_for_gpus():
+    # OpenGL drivers bring an LLVM of their own, which breaks the one of triton, which torch's optimizers import.
+    code = """
+import kuat, torch
+kuat.devices()
+parameter = torch.nn.Parameter(torch.zeros(3))
+optimizer = torch.optim.Adam([parameter])
+parameter.sum().backward()
+optimizer.step()
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "WGPU_BACKEND"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
