@@ -375,9 +375,11 @@ impl KuatArchive {
         let target = Target::new(out, to)?;
         let spec = output_spec(archive.geometry(), dtype, layout, mean, std)?;
         let patches = archive.geometry().patches();
-        if indices.shape()[1] != patches {
-            let shape = indices.shape();
-            return Err(PyValueError::new_err(format!("indices have the shape {shape:?}, expected [any, {patches}]")));
+        if indices.shape()[1] != patches || !indices.is_c_contiguous() {
+            let (shape, kind) = (indices.shape(), if indices.is_c_contiguous() { "" } else { " and not C-contiguous" });
+            return Err(PyValueError::new_err(format!(
+                "indices have the shape {shape:?}{kind}, expected [any, {patches}], C-contiguous"
+            )));
         }
         let indices = indices.as_slice()?;
         let (width, last) = (archive.index_width(), archive.codewords() as u32 - 1);
