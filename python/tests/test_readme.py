@@ -102,8 +102,9 @@ def test_gpu_decoder(folder):
 
     archive = kuat.KuatArchive("imagewoof_train.qvq")
     wanted = decoded("imagewoof_train.qvq")[:4].transpose(0, 3, 1, 2) / 255
-    # As old versions of torch know no uint32, so that `torch.tensor` must do with what it is given.
-    indices = torch.tensor(archive.get_indices_batch([0, 1, 2, 3]), device="cpu")
+    indices = archive.get_indices_batch([0, 1, 2, 3])
+    # torch has had a uint32 since 2.3.
+    indices = torch.tensor(indices if hasattr(torch, "uint32") else indices.astype(np.int64), device="cpu")
     for decoder in (GPUDecoder(archive, device="cpu"), GPUDecoder("imagewoof_train.qvq", device="cpu")):
         images = decoder.decode(indices)
         assert images.shape == (4, 3, 32, 32) and images.dtype == torch.float32 and images.device.type == "cpu"
