@@ -44,6 +44,7 @@ class KuatDataset:
         self._output = {"dtype": dtype, "layout": layout, "mean": mean, "std": std, "device": device}
         # Wrong arguments should not turn up in the first epoch.
         self.archive.decode_batch([], **self._output)
+        self.archive._batches(batch_size, ahead=0, packed=True, **self._order)
 
     def __len__(self):
         """The number of batches of an epoch."""

@@ -325,7 +325,8 @@ impl KuatArchive {
     /// `std` (of values from 0 to 1; a float, or one per channel) `(value - mean) / std`.
     ///
     /// `device` is what decodes: "auto" (the best real GPU, or the CPU if there is none), "cpu", "gpu", or the name or
-    /// number of an adapter in `kuat.devices()`. A device that is not there or fails is a `kuat.Error`.
+    /// number of an adapter in `kuat.devices()`. A device that is not there or fails is a `kuat.Error`. A process that
+    /// was forked from one that had opened a GPU can use none: "auto" is the CPU there.
     ///
     /// The result is in host memory that comes from a pool and returns to it. It is a numpy array, whose `.base.device`
     /// tells what decoded; with to="dlpack" a `kuat.Batch`, for other libraries; or `out`, a C-contiguous numpy array
@@ -375,9 +376,11 @@ impl KuatArchive {
         let target = Target::new(out, to)?;
         let spec = output_spec(archive.geometry(), dtype, layout, mean, std)?;
         let patches = archive.geometry().patches();
-        if indices.shape()[1] != patches {
-            let shape = indices.shape();
-            return Err(PyValueError::new_err(format!("indices have the shape {shape:?}, expected [any, {patches}]")));
+        if indices.shape()[1] != patches || !indices.is_c_contiguous() {
+            let (shape, kind) = (indices.shape(), if indices.is_c_contiguous() { "" } else { " and not C-contiguous" });
+            return Err(PyValueError::new_err(format!(
+                "indices have the shape {shape:?}{kind}, expected [any, {patches}], C-contiguous"
+            )));
         }
         let indices = indices.as_slice()?;
         let (width, last) = (archive.index_width(), archive.codewords() as u32 - 1);

@@ -3,6 +3,7 @@
 use kuat::gpu::{Select, adapters};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyBool;
 
 use crate::json::to_python;
 
@@ -29,8 +30,8 @@ impl<'py> FromPyObject<'_, 'py> for Device {
             };
         }
         match value.extract::<usize>() {
-            Ok(index) => Ok(Device::Gpu(Select::Index(index))),
-            Err(_) => Err(PyTypeError::new_err(format!(
+            Ok(index) if !value.is_instance_of::<PyBool>() => Ok(Device::Gpu(Select::Index(index))),
+            _ => Err(PyTypeError::new_err(format!(
                 "device is {}, expected \"auto\", \"cpu\", \"gpu\", or an adapter's name or number in kuat.devices()",
                 value.repr()?
             ))),

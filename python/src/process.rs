@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use kuat::BufferPool;
@@ -11,7 +11,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::error::raise;
+use crate::error::{Error, raise};
 
 /// The state of one process. It lives as long as the process does.
 pub(crate) struct Process {
@@ -23,6 +23,11 @@ pub(crate) struct Process {
     devices: Mutex<HashMap<Select, Device>>,
     /// The best real GPU, once looked for.
     best: OnceLock<Option<Device>>,
+    /// How many GPUs were opened or are being opened.
+    gpus: AtomicUsize,
+    /// Whether a process that this one was forked from had opened GPUs. Drivers have threads and locks of their own
+    /// that do not survive it: some hang at work in a child, even if that opens a device anew.
+    inherits_gpus: bool,
 }
 
 /// The state of the process that looked last. A forked child finds its parent's here, sees by the number that it is
@@ -39,12 +44,16 @@ impl Process {
         if let Some(process) = unsafe { found.as_ref() }.filter(|process| process.id == id) {
             return process;
         }
+        // SAFETY: as above.
+        let parent = unsafe { found.as_ref() };
         let new: &'static Process = Box::leak(Box::new(Self {
             id,
             threads: RwLock::default(),
             memory: BufferPool::default(),
             devices: Mutex::default(),
             best: OnceLock::new(),
+            gpus: AtomicUsize::new(0),
+            inherits_gpus: parent.is_some_and(|parent| parent.inherits_gpus || parent.gpus.load(Ordering::Relaxed) > 0),
         }));
         let pointer = std::ptr::from_ref(new).cast_mut();
         match CURRENT.compare_exchange(found, pointer, Ordering::AcqRel, Ordering::Acquire) {
@@ -61,6 +70,11 @@ impl Process {
 
     /// A GPU, opened when first asked for. Takes a while: not to be called with the interpreter attached.
     pub fn device(&self, select: &Select) -> PyResult<Device> {
+        if self.inherits_gpus {
+            let problem = "GPUs cannot be used in a process that was forked from one that had opened them: start it \
+                           by \"spawn\" or \"forkserver\", or decode with device=\"cpu\" or \"auto\"";
+            return Err(Error::new_err(problem));
+        }
         if *select == Select::Best
             && let Some(Some(device)) = self.best.get()
         {
@@ -70,23 +84,36 @@ impl Process {
         match devices.get(select) {
             Some(device) => Ok(device.clone()),
             None => {
-                let device = Device::open(select).map_err(raise)?;
+                let device = self.open(select).map_err(raise)?;
                 Ok(devices.entry(select.clone()).or_insert(device).clone())
             }
         }
     }
 
-    /// The best real GPU, if there is one. Only the lack of one is no error: one that is there and fails is.
+    /// The best real GPU, if there is one that can be used in this process. One that fails is an error.
     pub fn best_device(&self) -> PyResult<Option<Device>> {
+        if self.inherits_gpus {
+            return Ok(None);
+        }
         if let Some(found) = self.best.get() {
             return Ok(found.clone());
         }
-        let found = match Device::open(&Select::Best) {
+        let found = match self.open(&Select::Best) {
             Ok(device) => Some(device),
             Err(kuat::Error::NoAdapter { .. }) => None,
             Err(error) => return Err(raise(error)),
         };
         Ok(self.best.get_or_init(|| found).clone())
+    }
+
+    fn open(&self, select: &Select) -> kuat::Result<Device> {
+        // Before it is done: another thread may fork meanwhile.
+        self.gpus.fetch_add(1, Ordering::Relaxed);
+        let device = Device::open(select);
+        if matches!(device, Err(kuat::Error::NoAdapter { .. })) {
+            self.gpus.fetch_sub(1, Ordering::Relaxed);
+        }
+        device
     }
 
     /// The threads that decode and encode.

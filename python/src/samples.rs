@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::PySlice;
+use pyo3::types::{PyBool, PyBytes, PyList, PySlice, PyString};
 
 /// The numbers of a list, tuple, range, slice, or one-dimensional array or tensor of integers; negative ones count
 /// from the end.
@@ -11,31 +11,47 @@ pub(crate) fn samples(ids: &Bound<'_, PyAny>, len: usize) -> PyResult<Vec<usize>
         let found = slice.indices(len as isize)?;
         return Ok((0..found.slicelength as isize).map(|i| (found.start + i * found.step) as usize).collect());
     }
-    let not_samples = |_| {
-        let found = ids.get_type().fully_qualified_name().map_or_else(|_| "?".into(), |name| name.to_string());
+    let not_samples = || {
+        let found = type_name(ids);
         PyTypeError::new_err(format!(
             "samples are given as {found}, expected a slice, or a list or one-dimensional array of integers"
         ))
     };
+    let mask = || PyTypeError::new_err("a mask of booleans does not name samples; use its nonzero()");
     let is_array = ids.hasattr("dtype")?;
     if is_array && ids.getattr("dtype")?.str()?.to_string_lossy().contains("bool") {
-        return Err(PyTypeError::new_err("a mask of booleans does not name samples; use its nonzero()"));
+        return Err(mask());
+    }
+    if ids.is_instance_of::<PyString>() || ids.is_instance_of::<PyBytes>() {
+        return Err(not_samples());
     }
     let numbers = if is_array { ids.call_method0("tolist")? } else { ids.clone() };
+    if let Ok(list) = numbers.cast::<PyList>()
+        && list.get_item(0).is_ok_and(|first| first.is_instance_of::<PyBool>())
+    {
+        return Err(mask());
+    }
     let numbers: Vec<i64> = match numbers.extract() {
         Ok(numbers) => numbers,
-        Err(error) if error.is_instance_of::<PyOverflowError>(ids.py()) => {
-            return Err(PyIndexError::new_err(format!(
-                "a sample's number is too large: the archive has {len} samples"
-            )));
-        }
-        // Not a sequence, but perhaps an iterable; an error of the caller's own code comes out as it is.
+        // Not a sequence of integers, but perhaps an iterable; an error of the caller's own code comes out as it is.
         Err(_) => {
-            let items = numbers.try_iter().map_err(not_samples)?;
-            items.map(|item| item?.extract::<i64>().map_err(not_samples)).collect::<PyResult<_>>()?
+            let items = numbers.try_iter().map_err(|_| not_samples())?;
+            items.map(|item| number(&item?, len)).collect::<PyResult<_>>()?
         }
     };
     numbers.into_iter().map(|number| sample(number, len)).collect()
+}
+
+fn type_name(object: &Bound<'_, PyAny>) -> String {
+    object.get_type().fully_qualified_name().map_or_else(|_| "?".into(), |name| name.to_string())
+}
+
+/// The number that an item stands for.
+fn number(item: &Bound<'_, PyAny>, len: usize) -> PyResult<i64> {
+    item.extract().map_err(|error: PyErr| match error.is_instance_of::<PyOverflowError>(item.py()) {
+        true => PyIndexError::new_err(format!("sample {item} does not exist: the archive has {len} samples")),
+        false => PyTypeError::new_err(format!("a sample is given as {}, expected an integer", type_name(item))),
+    })
 }
 
 /// One number; negative ones count from the end.

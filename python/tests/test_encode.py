@@ -5,7 +5,6 @@ import io
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import textwrap
@@ -18,6 +17,7 @@ import pytest
 from PIL import Image
 
 import kuat
+from oracle import captions, decoded, parsed
 
 OPTIONS = dict(size=(32, 24), patch=4, codebook=64, progress=False)
 KEYS = {
@@ -76,42 +76,6 @@ class Indexed:
         if not isinstance(index, int):
             raise TypeError(index)
         return self.items[index]
-
-
-def parsed(path):
-    """The metadata and tensors of an archive, by the safetensors format."""
-    data = Path(path).read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + length])
-    dtypes = {"U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I64": "<i8"}
-    metadata = header.pop("__metadata__")
-    tensors = {}
-    for name, tensor in header.items():
-        begin, end = (8 + length + offset for offset in tensor["data_offsets"])
-        tensors[name] = np.frombuffer(data[begin:end], dtypes[tensor["dtype"]]).reshape(tensor["shape"])
-    return metadata, tensors
-
-
-def decoded(path):
-    """The images of an archive, as FORMAT.md says."""
-    metadata, tensors = parsed(path)
-    height, width, bits = (int(metadata[key]) for key in ("image_height", "image_width", "index_bits"))
-    codebook, rows = tensors["codebook"], tensors["indices"]
-    _, p, q, channels = codebook.shape
-    grid = -(-height // p), -(-width // q)
-    if bits not in (8, 16, 32):
-        flat = np.unpackbits(rows.view(np.uint8).reshape(len(rows), -1), axis=1, bitorder="little")
-        flat = flat[:, : grid[0] * grid[1] * bits].reshape(len(rows), -1, bits)
-        rows = (flat.astype(np.int64) << np.arange(bits)).sum(-1)
-    rows = rows.reshape(-1, *grid)
-    images = codebook[rows].transpose(0, 1, 3, 2, 4, 5).reshape(len(rows), grid[0] * p, grid[1] * q, channels)
-    return images[:, :height, :width]
-
-
-def captions(path):
-    _, tensors = parsed(path)
-    text, offsets = tensors["captions.bytes"].tobytes(), tensors["captions.offsets"]
-    return [text[begin:end].decode() for begin, end in zip(offsets, offsets[1:])]
 
 
 def archive_of(source, path, **options):

@@ -13,7 +13,7 @@ mod terminal;
 mod verify;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use clap::{Parser, Subcommand};
 
@@ -66,8 +66,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) if !error.use_stderr() => {
+            let text = error.render();
+            let text = if std::io::stdout().is_terminal() { text.ansi().to_string() } else { text.to_string() };
             // Nothing can be done about help that cannot be written.
-            let _ = print(&error.render().ansi().to_string());
+            let _ = print(&text);
             return 0;
         }
         Err(error) => {
