@@ -18,10 +18,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from oracle import assembled, decoded, indices, parsed
 
 import kuat
 from kuat._kuat import live_memory
-from oracle import assembled, decoded, indices, parsed
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 UNIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and fork of Unix")
@@ -812,7 +812,9 @@ def test_threads_share_an_archive(archive, images, path):
             while time.monotonic() < end:
                 ids = random.integers(-SAMPLES, SAMPLES, random.integers(0, 20))
                 device = "cpu" if seed % 4 else "auto"
-                assert (archive.decode_batch(ids, layout="NCHW", device=device) == expected(images[ids], layout="NCHW")).all()
+                assert (
+                    archive.decode_batch(ids, layout="NCHW", device=device) == expected(images[ids], layout="NCHW")
+                ).all()
                 assert (archive.labels(ids) == labels[ids]).all()
                 assert (np.from_dlpack(archive.decode_batch(ids, to="dlpack")) == images[ids]).all()
                 assert archive.captions(ids[:2]) == [archive.caption(i) for i in ids[:2]]
@@ -1157,7 +1159,9 @@ def test_last_batch(path, images):
     assert len(set(order(dataset))) == 8
     assert len(kuat.KuatDataset(path, 3, drop_last=True)) == len(kuat.KuatDataset(path, 3)) == 3
     assert len(kuat.KuatDataset(path, 100)) == 1 and len(list(kuat.KuatDataset(path, 100))) == 1
-    assert len(kuat.KuatDataset(path, 100, drop_last=True)) == 0 == len(list(kuat.KuatDataset(path, 100, drop_last=True)))
+    assert (
+        len(kuat.KuatDataset(path, 100, drop_last=True)) == 0 == len(list(kuat.KuatDataset(path, 100, drop_last=True)))
+    )
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", *(device["index"] for device in DEVICES)])

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from oracle import decoded
 from PIL import Image
 
 import kuat
-from oracle import decoded
 
 SCRIPT = Path(sys.executable).with_name("kuat.exe" if sys.platform == "win32" else "kuat")
 COMMANDS = [

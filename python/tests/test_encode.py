@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from oracle import captions, decoded, parsed
 from PIL import Image
 
 import kuat
-from oracle import captions, decoded, parsed
 
 OPTIONS = dict(size=(32, 24), patch=4, codebook=64, progress=False)
 KEYS = {

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from oracle import decoded
 from PIL import Image
 
 import kuat
-from oracle import decoded
 
 ROOT = Path(__file__).parents[2]
 WITHOUT_TORCH = importlib.util.find_spec("torch") is None
@@ -82,7 +82,9 @@ def test_decoding_on_the_cpu(folder):
     np.testing.assert_array_equal(image, images[0])
     np.testing.assert_array_equal(archive.decode_batch([0, 1, 2, 3]), images[:4])
     assert archive.label(0) == 0 and archive.label(13) == 3
-    assert isinstance(archive.all_labels(), np.ndarray) and archive.all_labels().tolist() == [i % 10 for i in range(COUNT)]
+    assert isinstance(archive.all_labels(), np.ndarray) and archive.all_labels().tolist() == [
+        i % 10 for i in range(COUNT)
+    ]
     codebook = archive.codebook_numpy()
     assert codebook.shape == (archive.codebook_size, 4 * 4 * 3) and codebook.dtype == np.float32
     assert 0 <= codebook.min() and codebook.max() <= 1
@@ -98,6 +100,7 @@ def normalised(images):
 @NEEDS_TORCH
 def test_gpu_decoder(folder):
     import torch
+
     from kuat import GPUDecoder
 
     archive = kuat.KuatArchive("imagewoof_train.qvq")
@@ -116,6 +119,7 @@ def test_gpu_decoder(folder):
 @NEEDS_TORCH
 def test_gpu_dataset(folder):
     import torch
+
     from kuat import GPUDataset
 
     archive = kuat.KuatArchive("imagewoof_train.qvq")
@@ -137,6 +141,7 @@ def test_gpu_dataset(folder):
 @NEEDS_TORCH
 def test_training_loop(folder):
     import torch
+
     from kuat import GPUDataset
 
     class Model(torch.nn.Module):

@@ -1,6 +1,5 @@
 """GPUDecoder and GPUDataset, checked against the codebook and indices with numpy alone."""
 
-import contextlib
 import gc
 import json
 import os
