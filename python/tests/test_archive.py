@@ -1185,9 +1185,9 @@ def test_batches_that_are_kept_stay_as_they_are(path, images):
     del batches
     assert live() == before
     # An epoch that is left early gives back what was made ahead.
-    for batch in kuat.KuatDataset(path, 1):
+    for _batch in kuat.KuatDataset(path, 1):
         break
-    del batch
+    del _batch
     end = time.monotonic() + 10
     while live() != before and time.monotonic() < end:
         time.sleep(0.01)
@@ -1237,7 +1237,7 @@ def test_names():
     assert kuat.KuatArchive.__module__ == kuat.Batch.__module__ == kuat.Error.__module__ == "kuat"
     assert issubclass(kuat.Error, Exception)
     with pytest.raises(AttributeError, match="no attribute 'Archive'"):
-        kuat.Archive
+        _ = kuat.Archive
     documented = [getattr(kuat, name) for name in kuat.__all__ if not name.startswith(("IMAGENET", "GPU", "__"))]
     for kind in (kuat.KuatArchive, kuat.Batch, kuat.KuatDataset):
         documented += [value for name, value in vars(kind).items() if not name.startswith("_")]

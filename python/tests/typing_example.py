@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ def report(stage: str, done: int, total: int) -> None:
 def encode(images: npt.NDArray[np.uint8], path: Path) -> kuat.KuatArchive:
     summary = kuat.encode(list(images), path, size=(16, 12), patch=4, codebook=64, fit="stretch", progress=report)
     assert_type(summary["mean_psnr_db"], float)
-    assert_type([skipped["reason"] for skipped in summary["skipped"]], List[str])
+    assert_type([skipped["reason"] for skipped in summary["skipped"]], list[str])
     archive = kuat.KuatArchive(path)
     # Codewords of an array, and of an archive.
     kuat.encode(iter(images), path, size=(16, 12), codebook=archive.codebook, on_error="skip", progress=False)
@@ -45,15 +45,15 @@ def describe(archive: kuat.KuatArchive) -> None:
     assert_type(len(archive), int)
     assert_type(archive.path, Path)
     assert_type(archive.codebook_size, int)
-    assert_type(archive.patch_shape, Tuple[int, int])
-    assert_type(archive.dimensions, Tuple[int, int, int])
+    assert_type(archive.patch_shape, tuple[int, int])
+    assert_type(archive.dimensions, tuple[int, int, int])
     assert_type(archive.grid_size * archive.index_bits, int)
-    assert_type(archive.grid_shape, Tuple[int, int])
-    assert_type(archive.classes, Optional[List[str]])
+    assert_type(archive.grid_shape, tuple[int, int])
+    assert_type(archive.classes, Optional[list[str]])
     assert_type(archive.info()["mean_psnr_db"], Optional[float])
-    assert_type(archive.info()["tensors"]["codebook"]["shape"], List[int])
+    assert_type(archive.info()["tensors"]["codebook"]["shape"], list[int])
     assert_type(archive.verify(progress=report)["ok"], bool)
-    assert_type([device["name"] for device in kuat.devices()], List[str])
+    assert_type([device["name"] for device in kuat.devices()], list[str])
     print(archive.device_name(), archive.device_name("cpu"), archive.patch_size + 1, kuat.__version__)
 
 
@@ -62,7 +62,7 @@ def read(archive: kuat.KuatArchive) -> None:
     assert_type(archive.decode(np.int64(0)), npt.NDArray[np.uint8])
     assert_type(archive.label(-1), Optional[int])
     assert_type(archive.caption(0), Optional[str])
-    assert_type(archive.captions([0]), Optional[List[str]])
+    assert_type(archive.captions([0]), Optional[list[str]])
     assert_type(archive.labels(range(2)), npt.NDArray[np.int64])
     assert_type(archive.all_labels(), npt.NDArray[np.int64])
     assert_type(archive.codebook, npt.NDArray[np.uint8])
@@ -86,7 +86,7 @@ def decode(archive: kuat.KuatArchive) -> None:
     assert archive.decode_batch([0, 1], out) is out
     batch = archive.decode_batch((i for i in range(2)), dtype="float32", to="dlpack")
     assert_type(batch, kuat.Batch)
-    assert_type(batch.shape, Tuple[int, int, int, int])
+    assert_type(batch.shape, tuple[int, int, int, int])
     assert_type(len(batch) + batch.nbytes, int)
     print(np.from_dlpack(batch).sum(), batch.numpy().sum(), np.asarray(batch).sum(), batch.device, batch.dtype)
 
@@ -101,12 +101,12 @@ def wrong(archive: kuat.KuatArchive) -> None:
     kuat.encode("photos", "photos.qvq", fit="fill")  # type: ignore[arg-type]
 
 
-def train(archive: kuat.KuatArchive) -> Dict[str, float]:
+def train(archive: kuat.KuatArchive) -> dict[str, float]:
     means = {}
     for batch in kuat.KuatDataset(archive, batch_size=2, shuffle=True, seed=1, drop_last=True):
         assert_type(batch["images"], npt.NDArray[np.uint8])
         assert_type(batch["labels"], npt.NDArray[np.int64])
-        assert_type(batch["captions"], Optional[List[str]])
+        assert_type(batch["captions"], Optional[list[str]])
     dataset: kuat.KuatDataset = kuat.KuatDataset(archive.path, layout="NCHW", dtype="float32", mean=0.5, std=0.5)
     for epoch in range(2):
         means[f"epoch {epoch}"] = float(np.mean([batch["images"].mean() for batch in dataset.epoch(epoch)]))
