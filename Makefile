@@ -54,6 +54,20 @@ bench: build ## Measure decoding beside its limits on this machine
 	@scripts/vulkan.sh
 	$(CARGO) bench
 
+.PHONY: peers
+peers: ## Measure the torch data set beside raw pixels and image files (IMAGES=folder with a folder per class)
+	@test -n "$(IMAGES)" || { echo "say which photographs: make peers IMAGES=folder" >&2; exit 2; }
+	@scripts/torch.sh ./python
+	@scripts/torchvision.sh
+	target/venv-torch/bin/python benches/peers.py --images "$(IMAGES)"
+
+.PHONY: overhead
+overhead: build ## Measure the Python package beside the Rust decoder it calls (ARCHIVE=file.qvq)
+	@test -n "$(ARCHIVE)" || { echo "say which archive: make overhead ARCHIVE=file.qvq" >&2; exit 2; }
+	$(CARGO) build $(RELEASE) --example throughput
+	@scripts/venv.sh ./python
+	target/venv/bin/python benches/overhead.py "$(ARCHIVE)"
+
 .PHONY: lint
 lint: ## Check format and lints, with every set of features
 	$(CARGO) fmt --all --check
