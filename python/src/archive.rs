@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kuat::gpu::{GpuDecoder, Select};
-use kuat::{Archive, CpuDecoder, Decoder, OutputSpec};
+use kuat::{Archive, CpuDecoder, Decoder, Geometry, OutputSpec};
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -38,7 +38,7 @@ pub(crate) struct Opened {
     pub archive: Archive,
     /// The locks are held for moments only, with the interpreter attached, and never while a decoder is made.
     cpu: Mutex<Option<Arc<dyn Decoder>>>,
-    gpus: Mutex<Vec<(Select, Arc<Local<GpuDecoder>>)>>,
+    gpus: Mutex<Vec<(Select, Local<GpuDecoder>)>>,
 }
 
 impl Opened {
@@ -69,7 +69,7 @@ impl Opened {
     }
 
     fn gpu_decoder(&self, py: Python<'_>, select: Select) -> PyResult<Arc<dyn Decoder>> {
-        let found = |gpus: &[(Select, Arc<Local<GpuDecoder>>)]| {
+        let found = |gpus: &[(Select, Local<GpuDecoder>)]| {
             let here = gpus.iter().filter(|(key, _)| *key == select).find_map(|(_, decoder)| decoder.get());
             here.map(|decoder| Arc::new(decoder.clone()) as Arc<dyn Decoder>)
         };
@@ -82,7 +82,7 @@ impl Opened {
         })?;
         let mut gpus = locked(&self.gpus);
         gpus.retain(|(_, decoder)| decoder.get().is_some());
-        gpus.push((select.clone(), Arc::new(Local::new(made))));
+        gpus.push((select.clone(), Local::new(made)));
         found(&gpus).ok_or_else(|| PyValueError::new_err("the process forked while a decoder was made"))
     }
 
@@ -107,6 +107,10 @@ impl KuatArchive {
     fn opened(&self) -> PyResult<Arc<Opened>> {
         let opened = locked(&self.opened).clone();
         opened.ok_or_else(|| PyValueError::new_err(format!("the archive {} is closed", self.path.display())))
+    }
+
+    fn geometry(&self) -> PyResult<Geometry> {
+        Ok(*self.opened()?.archive.geometry())
     }
 }
 
@@ -243,30 +247,27 @@ impl KuatArchive {
     /// (height, width) of a patch in pixels.
     #[getter]
     fn patch_shape(&self) -> PyResult<(usize, usize)> {
-        let opened = self.opened()?;
-        let geometry = opened.archive.geometry();
+        let geometry = self.geometry()?;
         Ok((geometry.patch_height(), geometry.patch_width()))
     }
 
     /// (channels, height, width) of an image.
     #[getter]
     fn dimensions(&self) -> PyResult<(usize, usize, usize)> {
-        let opened = self.opened()?;
-        let geometry = opened.archive.geometry();
+        let geometry = self.geometry()?;
         Ok((geometry.channels(), geometry.image_height(), geometry.image_width()))
     }
 
     /// The number of patches of an image.
     #[getter]
     fn grid_size(&self) -> PyResult<usize> {
-        Ok(self.opened()?.archive.geometry().patches())
+        Ok(self.geometry()?.patches())
     }
 
     /// Patches (down, across) an image; at the right and the bottom they may reach beyond it.
     #[getter]
     fn grid_shape(&self) -> PyResult<(usize, usize)> {
-        let opened = self.opened()?;
-        let geometry = opened.archive.geometry();
+        let geometry = self.geometry()?;
         Ok((geometry.grid_height(), geometry.grid_width()))
     }
 
