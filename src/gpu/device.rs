@@ -84,7 +84,7 @@ impl fmt::Display for AdapterDescription {
 /// Which adapter to open.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Select {
-    /// The best that is not a software adapter.
+    /// The best that is not a software adapter. GL is looked for only if the environment variable WGPU_BACKEND says so.
     Best,
     /// The best whose name, API or driver contains this text, whatever its case; a software adapter too.
     Named(String),
@@ -94,11 +94,17 @@ pub enum Select {
 
 /// All adapters that can run compute shaders, best first: real hardware before software, native APIs before GL.
 pub fn adapters() -> Vec<AdapterDescription> {
-    pollster::block_on(candidates()).into_iter().map(|(_, description)| description).collect()
+    pollster::block_on(candidates(true)).into_iter().map(|(_, description)| description).collect()
 }
 
-async fn candidates() -> Vec<(wgpu::Adapter, AdapterDescription)> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+/// GL only if the caller wants it: its drivers are loaded by looking for them, and Mesa makes the symbols of its LLVM
+/// global, on which other libraries that bring one crash (triton, with torch).
+async fn candidates(gl: bool) -> Vec<(wgpu::Adapter, AdapterDescription)> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    if !gl && wgpu::Backends::from_env().is_none() {
+        descriptor.backends.remove(wgpu::Backends::GL);
+    }
+    let instance = wgpu::Instance::new(descriptor);
     let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
     let mut found: Vec<_> = adapters
         .into_iter()
@@ -160,7 +166,7 @@ impl Device {
     /// # Errors
     /// As [`open`](Self::open), also for limits that are above the adapter's.
     pub fn open_with_limits(select: &Select, lower: impl FnOnce(&mut wgpu::Limits)) -> Result<Self> {
-        let found = pollster::block_on(candidates());
+        let found = pollster::block_on(candidates(*select != Select::Best));
         let matches = |index: usize, description: &AdapterDescription| match select {
             Select::Best => description.kind != AdapterKind::Software,
             Select::Named(text) => {
