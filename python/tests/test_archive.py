@@ -1232,6 +1232,21 @@ def test_importing_kuat_loads_little():
         assert run(code).splitlines() == ["", "False"]
 
 
+@LINUX
+def test_default_device_loads_no_gl(path):
+    """Mesa's drivers for it make the symbols of their LLVM global, on which libraries with another one crash."""
+    code = """
+        import sys, kuat
+        kuat.KuatArchive(sys.argv[1]).decode_batch([0])
+        list(kuat.KuatDataset(sys.argv[1]))
+        with open("/proc/self/maps") as maps:
+            loaded = maps.read()
+        print(any(name in loaded for name in ("libEGL", "swrast_dri", "libgallium")))
+    """
+    environment = {key: value for key, value in os.environ.items() if key != "WGPU_BACKEND"}
+    assert run(code, path, env=environment) == "False\n"
+
+
 def test_names():
     lazy = {"GPUDataset", "GPUDecoder"}
     assert set(dir(kuat)) == set(kuat.__all__) | lazy >= {"KuatArchive", "Batch", "__version__", "devices"}

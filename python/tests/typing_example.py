@@ -53,6 +53,7 @@ def describe(archive: kuat.KuatArchive) -> None:
     assert_type(archive.info()["mean_psnr_db"], Optional[float])
     assert_type(archive.info()["tensors"]["codebook"]["shape"], list[int])
     assert_type(archive.verify(progress=report)["ok"], bool)
+    assert_type([bad["sample"] for bad in archive.verify()["bad_samples"]], list[int])
     assert_type([device["name"] for device in kuat.devices()], list[str])
     print(archive.device_name(), archive.device_name("cpu"), archive.patch_size + 1, kuat.__version__)
 

@@ -73,6 +73,12 @@ impl AdapterDescription {
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         }
     }
+
+    /// Whether its name, API or driver contains a text, whatever its case.
+    fn is_named(&self, text: &str) -> bool {
+        let all = format!("{self} {} {}", self.driver, self.driver_info);
+        all.to_lowercase().contains(&text.to_lowercase())
+    }
 }
 
 impl fmt::Display for AdapterDescription {
@@ -84,7 +90,7 @@ impl fmt::Display for AdapterDescription {
 /// Which adapter to open.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Select {
-    /// The best that is not a software adapter.
+    /// The best that is not a software adapter; of OpenGL's only if WGPU_BACKEND names it.
     Best,
     /// The best whose name, API or driver contains this text, whatever its case; a software adapter too, and one of
     /// OpenGL's if no other API has it.
@@ -95,20 +101,29 @@ pub enum Select {
 
 /// The adapters that can run compute shaders, best first: real hardware before software.
 ///
-/// OpenGL is looked at only where no other API has an adapter: it repeats GPUs that other APIs have, and bringing it up
-/// loads whole drivers, with libraries that others in the process may have in another version. The environment variable
-/// WGPU_BACKEND, a list such as `vulkan,gl`, says otherwise.
+/// OpenGL is looked at only where no other API has an adapter, and for [`Select::Best`] not even then: it repeats GPUs
+/// that other APIs have, and bringing it up loads whole drivers, whose libraries others in the process may have in
+/// another version (Mesa's LLVM crashes triton, and with it torch's optimizers). The environment variable WGPU_BACKEND,
+/// a list such as `vulkan,gl`, says otherwise.
 pub fn adapters() -> Vec<AdapterDescription> {
     pollster::block_on(candidates(None)).into_iter().map(|(_, description)| description).collect()
 }
 
-/// The adapters of these APIs; for `None`, of those that are looked at when nothing is named.
-async fn candidates(backends: Option<wgpu::Backends>) -> Vec<(wgpu::Adapter, AdapterDescription)> {
-    if let Some(backends) = backends.or_else(wgpu::Backends::from_env) {
+/// The adapters among which to select; for `None`, those that are listed.
+async fn candidates(select: Option<&Select>) -> Vec<(wgpu::Adapter, AdapterDescription)> {
+    if let Some(backends) = wgpu::Backends::from_env() {
         return candidates_of(backends).await;
     }
-    let found = candidates_of(wgpu::Backends::all() - wgpu::Backends::GL).await;
-    if found.is_empty() { candidates_of(wgpu::Backends::GL).await } else { found }
+    let mut found = candidates_of(wgpu::Backends::all() - wgpu::Backends::GL).await;
+    let wants_gl = match select {
+        Some(Select::Best) => false,
+        Some(Select::Named(text)) => !found.iter().any(|(_, description)| description.is_named(text)),
+        Some(Select::Index(_)) | None => found.is_empty(),
+    };
+    if wants_gl {
+        found.extend(candidates_of(wgpu::Backends::GL).await);
+    }
+    found
 }
 
 async fn candidates_of(backends: wgpu::Backends) -> Vec<(wgpu::Adapter, AdapterDescription)> {
@@ -176,22 +191,12 @@ impl Device {
     /// # Errors
     /// As [`open`](Self::open), also for limits that are above the adapter's.
     pub fn open_with_limits(select: &Select, lower: impl FnOnce(&mut wgpu::Limits)) -> Result<Self> {
-        let mut found = pollster::block_on(candidates(None));
+        let found = pollster::block_on(candidates(Some(select)));
         let matches = |index: usize, description: &AdapterDescription| match select {
             Select::Best => description.kind != AdapterKind::Software,
-            Select::Named(text) => {
-                let all = format!("{description} {} {}", description.driver, description.driver_info);
-                all.to_lowercase().contains(&text.to_lowercase())
-            }
+            Select::Named(text) => description.is_named(text),
             Select::Index(wanted) => index == *wanted,
         };
-        if let Select::Named(_) = select
-            && wgpu::Backends::from_env().is_none()
-            && !found.iter().enumerate().any(|(i, (_, description))| matches(i, description))
-        {
-            // What is named may be OpenGL's.
-            found.extend(pollster::block_on(candidates(Some(wgpu::Backends::GL))));
-        }
         let names = found.iter().map(|(_, description)| description.to_string()).collect();
         let chosen =
             found.into_iter().enumerate().find(|(i, (_, description))| matches(*i, description)).map(|(_, f)| f);
