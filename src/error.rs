@@ -31,6 +31,9 @@ pub enum Error {
         /// What was asked for.
         bytes: usize,
     },
+    /// The operating system gives no thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
     /// The work was cancelled by its [`Progress`](crate::progress::Progress).
     #[error("interrupted; no file was left half written")]
     Interrupted,

@@ -16,7 +16,7 @@
 //!     let mut pixels = pool.take(spec.batch_len(archive.geometry(), rows.len()))?;
 //!     decoder.decode_bytes(&rows, &spec, &mut pixels)?;
 //!     Ok(pixels)
-//! });
+//! })?;
 //! for pixels in batches {
 //!     println!("{} bytes", pixels?.len());
 //! }
@@ -25,6 +25,7 @@
 //! ```
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rand::Rng;
@@ -123,15 +124,21 @@ impl Epoch {
 /// Results of work that a thread does ahead of their use, in order. Ends after the first error.
 #[derive(Debug)]
 pub struct Prefetch<T> {
-    results: Receiver<Result<T>>,
+    /// `None` only while this is dropped.
+    results: Option<Receiver<Result<T>>>,
+    /// `None` once it has ended.
+    worker: Option<JoinHandle<()>>,
 }
 
 impl<T: Send + 'static> Prefetch<T> {
     /// Starts a thread that calls `work` with 0, 1, ... below `count`, and stays at most `ahead` results ahead of the
-    /// consumer, not counting the one it is at. It ends soon after this is dropped.
-    pub fn new(count: usize, ahead: usize, work: impl Fn(usize) -> Result<T> + Send + 'static) -> Self {
+    /// consumer, not counting the one it is at. Dropping this waits until the thread is done with that one.
+    ///
+    /// # Errors
+    /// [`Error::Thread`] if no thread can be started.
+    pub fn new(count: usize, ahead: usize, work: impl Fn(usize) -> Result<T> + Send + 'static) -> Result<Self> {
         let (sender, results) = sync_channel(ahead);
-        std::thread::spawn(move || {
+        let worker = std::thread::Builder::new().name("kuat-prefetch".into()).spawn(move || {
             for item in 0..count {
                 let result = work(item);
                 let failed = result.is_err();
@@ -141,7 +148,7 @@ impl<T: Send + 'static> Prefetch<T> {
                 }
             }
         });
-        Self { results }
+        Ok(Self { results: Some(results), worker: Some(worker.map_err(Error::Thread)?) })
     }
 }
 
@@ -151,11 +158,33 @@ impl<T> Prefetch<T> {
     /// # Errors
     /// [`NotYet`] if it is still being worked on.
     pub fn next_within(&mut self, time: Duration) -> Result<Option<Result<T>>, NotYet> {
-        match self.results.recv_timeout(time) {
-            Ok(result) => Ok(Some(result)),
-            Err(RecvTimeoutError::Disconnected) => Ok(None),
-            Err(RecvTimeoutError::Timeout) => Err(NotYet),
+        match self.results.as_ref().map(|results| results.recv_timeout(time)) {
+            Some(Ok(result)) => Ok(Some(result)),
+            Some(Err(RecvTimeoutError::Timeout)) => Err(NotYet),
+            Some(Err(RecvTimeoutError::Disconnected)) | None => {
+                self.join();
+                Ok(None)
+            }
         }
+    }
+}
+
+impl<T> Prefetch<T> {
+    /// Waits for the thread; a panic of the work's goes on here, so that it does not look like the end.
+    fn join(&mut self) {
+        if let Some(Err(panic)) = self.worker.take().map(JoinHandle::join)
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl<T> Drop for Prefetch<T> {
+    fn drop(&mut self) {
+        // Without a receiver the thread ends.
+        self.results = None;
+        self.join();
     }
 }
 
@@ -163,7 +192,11 @@ impl<T> Iterator for Prefetch<T> {
     type Item = Result<T>;
 
     fn next(&mut self) -> Option<Result<T>> {
-        self.results.recv().ok()
+        let next = self.results.as_ref()?.recv().ok();
+        if next.is_none() {
+            self.join();
+        }
+        next
     }
 }
 
@@ -251,7 +284,8 @@ mod tests {
     fn results_arrive_in_order_and_the_worker_stays_near() {
         let started = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&started);
-        let mut results = Prefetch::new(100, 2, move |item| Ok((item, counter.fetch_add(1, Ordering::SeqCst))));
+        let mut results =
+            Prefetch::new(100, 2, move |item| Ok((item, counter.fetch_add(1, Ordering::SeqCst)))).expect("thread");
         for item in 0..50 {
             assert_eq!(results.next().expect("some").expect("ok"), (item, item));
             // Two waiting, one in the worker's hands, one given to us.
@@ -264,14 +298,39 @@ mod tests {
     #[test]
     fn the_first_error_is_the_last_result() {
         let work = |item| if item == 3 { Err(Error::Interrupted) } else { Ok(item) };
-        let results: Vec<Result<usize>> = Prefetch::new(9, 1, work).collect();
+        let results: Vec<Result<usize>> = Prefetch::new(9, 1, work).expect("thread").collect();
         assert!(results.len() == 4 && results[3].is_err());
         let mut slow = Prefetch::new(1, 1, |_| {
             std::thread::sleep(Duration::from_millis(300));
             Ok(())
-        });
+        })
+        .expect("thread");
         assert!(matches!(slow.next_within(Duration::ZERO), Err(NotYet)));
         assert!(matches!(slow.next_within(Duration::from_secs(60)), Ok(Some(Ok(())))));
         assert!(matches!(slow.next_within(Duration::from_secs(60)), Ok(None)));
+    }
+
+    #[test]
+    fn dropping_waits_for_the_work_at_hand() {
+        let working = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&working);
+        let mut results = Prefetch::new(100, 0, move |_| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(50));
+            counter.fetch_sub(1, Ordering::SeqCst);
+            Ok(())
+        })
+        .expect("thread");
+        assert!(results.next().is_some());
+        drop(results);
+        assert_eq!(working.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_panic_of_the_work_does_not_look_like_the_end() {
+        let mut results =
+            Prefetch::new(2, 1, |item| if item == 0 { Ok(()) } else { unreachable!("on purpose") }).expect("thread");
+        assert!(results.next().is_some());
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| results.next())).is_err());
     }
 }

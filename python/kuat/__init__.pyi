@@ -30,8 +30,6 @@ __all__ = [
     "ArchiveWriter",
     "Batch",
     "Error",
-    "GPUDataset",
-    "GPUDecoder",
     "KuatArchive",
     "KuatDataset",
     "__version__",

@@ -13,7 +13,8 @@ class KuatDataset:
     batch_size : int
         Images per batch; the last of an epoch may have fewer.
     shuffle : bool
-        Whether each epoch has a random order of its own.
+        Whether each epoch has a random order of its own. Iterating over the data set goes through the epochs: the first
+        `for` is epoch 0, the next epoch 1.
     seed : int
         Chooses the random orders; the same seed and epoch give the same order on every machine.
     drop_last : bool
@@ -40,6 +41,7 @@ class KuatDataset:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         self.archive = path if isinstance(path, _kuat.KuatArchive) else _kuat.KuatArchive(path)
         self.batch_size = batch_size
+        self._next = 0
         self._order = {"shuffle": shuffle, "seed": seed, "drop_last": drop_last}
         self._output = {"dtype": dtype, "layout": layout, "mean": mean, "std": std, "device": device}
         # Wrong arguments should not turn up in the first epoch.
@@ -52,8 +54,9 @@ class KuatDataset:
         return full + (rest > 0 and not self._order["drop_last"])
 
     def __iter__(self):
-        """The batches of epoch 0."""
-        return self.epoch(0)
+        """The batches of the next epoch; the first is 0."""
+        epoch, self._next = self._next, self._next + 1
+        return self.epoch(epoch)
 
     def epoch(self, epoch=0):
         """Yields the batches of an epoch, decoded ahead by threads of their own, as dicts.

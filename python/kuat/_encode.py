@@ -187,6 +187,7 @@ class ArchiveWriter:
         self._progress = progress
         self._position = 0
         self._summary = None
+        self._discarded = False
 
     def add(self, image, label=None, caption=None):
         """Adds an image, with a label (int) and a caption (str) if the first image has them."""
@@ -221,6 +222,7 @@ class ArchiveWriter:
     def discard(self):
         """Forgets the images. There will be no archive; one that is closed stays."""
         self._writer.discard()
+        self._discarded = True
 
     @property
     def summary(self):
@@ -231,10 +233,10 @@ class ArchiveWriter:
         return self
 
     def __exit__(self, kind, error, traceback):
-        if kind is None:
-            self.close()
-        else:
+        if kind is not None:
             self.discard()
+        elif not self._discarded:
+            self.close()
 
 
 def _options(size, patch, codebook, channels, fit, seed, on_error):

@@ -18,10 +18,12 @@ __all__ = [
     "devices",
     "encode_folder",
     "encode_source",
+    "end_process",
     "Error",
     "live_memory",
     "Options",
     "set_num_threads",
+    "suggest_num_threads",
     "ArchiveWriter",
     "UNOPTIMIZED",
     "__version__",
@@ -52,7 +54,7 @@ _F16: TypeAlias = Literal["float16", "f16", "half"] | type[np.float16] | np.dtyp
 _F32: TypeAlias = Literal["float32", "f32"] | type[np.float32] | np.dtype[np.float32]
 _Dtype: TypeAlias = _U8 | _F16 | _F32 | _TorchDtype
 _Layout: TypeAlias = Literal["NHWC", "NCHW"]
-_PerChannel: TypeAlias = float | Sequence[float] | NDArray[np.floating[Any]]
+_PerChannel: TypeAlias = float | Sequence[float] | NDArray[np.floating[Any]] | _TorchTensor
 # The name of an adapter, or a part of it, is as good as the three words.
 _Device: TypeAlias = Literal["auto", "cpu", "gpu"] | str | int
 _Fit: TypeAlias = Literal["crop", "stretch", "pad"]
@@ -89,11 +91,15 @@ class _Info(TypedDict):
     metadata: dict[str, str]
     tensors: dict[str, _Tensor]
 
+class _BadSample(TypedDict):
+    sample: int
+    problem: str
+
 class _Verification(TypedDict):
     archive: str
     ok: bool
     samples: int
-    bad_samples: list[int]
+    bad_samples: list[_BadSample]
     problems: list[str]
     unchecked: list[str]
 
@@ -372,7 +378,7 @@ class Batch:
     @property
     def shape(self) -> tuple[int, int, int, int]: ...
     @property
-    def dtype(self) -> Literal["uint8", "float16", "float32"]: ...
+    def dtype(self) -> np.dtype[Any]: ...
     @property
     def nbytes(self) -> int: ...
     def __len__(self) -> int: ...
@@ -423,6 +429,8 @@ class ArchiveWriter:
 
 def devices() -> list[_Adapter]: ...
 def set_num_threads(count: int) -> None: ...
+def suggest_num_threads(count: int) -> None: ...
+def end_process() -> None: ...
 def encode_folder(
     folder: _Path,
     path: _Path,

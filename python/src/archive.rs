@@ -16,10 +16,11 @@ use crate::device::Device;
 use crate::error::{raise, raise_for_archive};
 use crate::json::to_python;
 use crate::memory::{ElementType, Memory, pooled_array};
-use crate::output::{PerChannel, output_spec};
+use crate::output::output_spec;
 use crate::process::{Local, Process};
 use crate::progress::interruptible;
-use crate::samples::{sample, samples};
+use crate::samples::{one, samples};
+use crate::unsigned::Unsigned;
 
 /// An archive opened for reading: its header is checked, nothing else is read until asked for.
 ///
@@ -135,7 +136,7 @@ impl<'py> Target<'py> {
             (Some(out), "numpy") => {
                 let module = out.get_type().module()?;
                 let is_torch = module.to_string_lossy().split('.').next() == Some("torch");
-                let array = if is_torch { out.call_method0("numpy")? } else { out.clone() };
+                let array = if is_torch { out.call_method0("numpy").map_err(unwritable)? } else { out.clone() };
                 Ok(Target::Out(out, array))
             }
             (_, other) => Err(PyValueError::new_err(format!("to is {other:?}, expected \"numpy\" or \"dlpack\""))),
@@ -170,6 +171,10 @@ impl<'py> Target<'py> {
     }
 }
 
+fn unwritable(error: impl std::fmt::Display) -> PyErr {
+    PyValueError::new_err(format!("out cannot be written to: {error}"))
+}
+
 /// Decodes into an array of the caller's.
 fn decode_out<T: kuat::Element + numpy::Element>(
     py: Python<'_>,
@@ -194,8 +199,7 @@ fn decode_out<T: kuat::Element + numpy::Element>(
             "out has the shape {found:?}{kind}, expected {expected:?}, C-contiguous"
         )));
     }
-    let mut writable =
-        typed.try_readwrite().map_err(|error| PyValueError::new_err(format!("out cannot be written to: {error}")))?;
+    let mut writable = typed.try_readwrite().map_err(unwritable)?;
     let slice = writable.as_slice_mut().map_err(|error| PyValueError::new_err(format!("out: {error}")))?;
     py.detach(|| {
         let threads = Process::current().threads()?;
@@ -207,6 +211,8 @@ fn decode_out<T: kuat::Element + numpy::Element>(
 impl KuatArchive {
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        // What cannot be imported, or is interrupted in it, is an exception here and a panic where arrays are made.
+        py.import("numpy")?;
         let path = std::path::absolute(&path).unwrap_or(path);
         let archive = py.detach(|| Archive::open(&path)).map_err(|error| raise_for_archive(&path, error))?;
         let opened = Opened { archive, cpu: Mutex::default(), gpus: Mutex::default() };
@@ -306,9 +312,9 @@ impl KuatArchive {
     /// One image on the CPU: (height, width, channels) uint8, 0 to 255.
     ///
     /// Negative numbers count from the end; raises IndexError beyond it.
-    fn decode(&self, py: Python<'_>, index: i64) -> PyResult<Py<PyAny>> {
+    fn decode(&self, py: Python<'_>, index: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let opened = self.opened()?;
-        let sample = sample(index, opened.archive.samples())?;
+        let sample = one(index, opened.archive.samples())?;
         let decoder = opened.cpu_decoder(py)?;
         let spec = OutputSpec::default();
         let [_, height, width, channels] = spec.layout.shape(decoder.geometry(), 1);
@@ -342,8 +348,8 @@ impl KuatArchive {
         out: Option<Bound<'py, PyAny>>,
         dtype: Option<&Bound<'py, PyAny>>,
         layout: &str,
-        mean: Option<PerChannel>,
-        std: Option<PerChannel>,
+        mean: Option<&Bound<'py, PyAny>>,
+        std: Option<&Bound<'py, PyAny>>,
         device: Device,
         to: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -363,12 +369,12 @@ impl KuatArchive {
     fn decode_indices<'py>(
         &self,
         py: Python<'py>,
-        indices: PyReadonlyArray2<'py, u32>,
+        indices: &Bound<'py, PyAny>,
         out: Option<Bound<'py, PyAny>>,
         dtype: Option<&Bound<'py, PyAny>>,
         layout: &str,
-        mean: Option<PerChannel>,
-        std: Option<PerChannel>,
+        mean: Option<&Bound<'py, PyAny>>,
+        std: Option<&Bound<'py, PyAny>>,
         device: Device,
         to: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -377,6 +383,10 @@ impl KuatArchive {
         let target = Target::new(out, to)?;
         let spec = output_spec(archive.geometry(), dtype, layout, mean, std)?;
         let patches = archive.geometry().patches();
+        let indices: PyReadonlyArray2<'_, u32> = indices.extract().map_err(|_| {
+            let found = indices.getattr("dtype").map_or_else(|_| indices.get_type().to_string(), |d| d.to_string());
+            PyTypeError::new_err(format!("indices are {found}, expected an array of uint32, (batch, {patches})"))
+        })?;
         if indices.shape()[1] != patches || !indices.is_c_contiguous() {
             let (shape, kind) = (indices.shape(), if indices.is_c_contiguous() { "" } else { " and not C-contiguous" });
             return Err(PyValueError::new_err(format!(
@@ -405,9 +415,9 @@ impl KuatArchive {
     }
 
     /// The label of a sample; None if it has none.
-    fn label(&self, index: i64) -> PyResult<Option<i64>> {
+    fn label(&self, index: &Bound<'_, PyAny>) -> PyResult<Option<i64>> {
         let opened = self.opened()?;
-        opened.archive.label(sample(index, opened.archive.samples())?).map_err(raise)
+        opened.archive.label(one(index, opened.archive.samples())?).map_err(raise)
     }
 
     /// The labels of samples as int64, -1 where there is none. `ids` is as for `decode_batch`.
@@ -425,9 +435,9 @@ impl KuatArchive {
     }
 
     /// The caption of a sample; None if the archive has none.
-    fn caption(&self, index: i64) -> PyResult<Option<String>> {
+    fn caption(&self, index: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
         let opened = self.opened()?;
-        let sample = sample(index, opened.archive.samples())?;
+        let sample = one(index, opened.archive.samples())?;
         Ok(opened.archive.caption(sample).map_err(raise)?.map(Into::into))
     }
 
@@ -499,35 +509,36 @@ impl KuatArchive {
 
     /// An iterator over an epoch's batches, made ahead by threads: (samples, labels, images), int64 arrays and a
     /// `kuat.Batch`. With `packed`, index rows as stored stand for the images.
-    #[pyo3(signature = (batch_size, *, shuffle=false, seed=0, epoch=0, drop_last=false, shard=(0, 1), ahead=2,
+    #[pyo3(signature = (batch_size, *, shuffle=false, seed=Unsigned(0), epoch=Unsigned(0), drop_last=false, shard=(0, 1), ahead=Unsigned(2),
                         packed=false, dtype=None, layout="NHWC", mean=None, std=None, device=Device::Auto),
            text_signature = "(self, /, batch_size, *, shuffle=False, seed=0, epoch=0, drop_last=False, shard=(0, 1), ahead=2, packed=False, dtype='uint8', layout='NHWC', mean=None, std=None, device='auto')")]
     #[expect(clippy::too_many_arguments, reason = "all but the first have defaults")]
     fn _batches<'py>(
         &self,
         py: Python<'py>,
-        batch_size: usize,
+        batch_size: Unsigned<usize>,
         shuffle: bool,
-        seed: u64,
-        epoch: u64,
+        seed: Unsigned<u64>,
+        epoch: Unsigned<u64>,
         drop_last: bool,
         shard: (usize, usize),
-        ahead: usize,
+        ahead: Unsigned<usize>,
         packed: bool,
         dtype: Option<&Bound<'py, PyAny>>,
         layout: &str,
-        mean: Option<PerChannel>,
-        std: Option<PerChannel>,
+        mean: Option<&Bound<'py, PyAny>>,
+        std: Option<&Bound<'py, PyAny>>,
         device: Device,
     ) -> PyResult<Batches> {
         let opened = self.opened()?;
+        let (Unsigned(batch_size), Unsigned(seed), Unsigned(epoch)) = (batch_size, seed, epoch);
         let options = kuat::loader::EpochOptions { batch_size, shuffle, seed, epoch, drop_last, shard };
         if packed {
-            return Batches::new(py, opened, options, ahead, None);
+            return Batches::new(py, opened, options, ahead.0, None);
         }
         let spec = output_spec(opened.archive.geometry(), dtype, layout, mean, std)?;
         let decoder = opened.decoder(py, &device)?;
-        Batches::new(py, opened, options, ahead, Some((decoder, spec)))
+        Batches::new(py, opened, options, ahead.0, Some((decoder, spec)))
     }
 
     /// Closes the file; everything but `path`, `repr` and pickling then raises ValueError.

@@ -29,10 +29,10 @@ impl Batch {
         PyTuple::new(py, &self.memory.shape)
     }
 
-    /// "uint8", "float16" or "float32".
+    /// numpy's dtype of the values: uint8, float16 or float32.
     #[getter]
-    fn dtype(&self) -> &'static str {
-        self.memory.element.name()
+    fn dtype<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        py.import("numpy")?.call_method1("dtype", (self.memory.element.name(),))
     }
 
     /// Bytes of the whole batch.
@@ -47,7 +47,7 @@ impl Batch {
 
     fn __repr__(&self) -> String {
         let shape: Vec<String> = self.memory.shape.iter().map(usize::to_string).collect();
-        format!("Batch(shape=({}), dtype={}, device={:?})", shape.join(", "), self.dtype(), self.device)
+        format!("Batch(shape=({}), dtype={}, device={:?})", shape.join(", "), self.memory.element.name(), self.device)
     }
 
     /// The batch as a numpy array: a view, no copy.

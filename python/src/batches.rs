@@ -51,20 +51,23 @@ impl Batches {
             return Err(PyValueError::new_err(format!("ahead is {ahead}, expected a few batches")));
         }
         let device = decoder.as_ref().map_or("cpu", |(decoder, _)| decoder.device_name()).to_string();
+        let process = Process::current();
         let (threads, epoch) = py.detach(|| -> PyResult<_> {
             let epoch = Epoch::new(opened.archive.samples(), &options).map_err(raise)?;
-            Ok((Process::current().threads()?, epoch))
+            Ok((process.threads()?, epoch))
         })?;
         let len = epoch.len();
         let made = Prefetch::new(len, ahead, move |batch| {
             let samples = epoch.batch(batch);
-            let memory = threads.install(|| match &decoder {
+            let make = || match &decoder {
                 Some((decoder, spec)) => opened.decode(&**decoder, samples, spec),
                 None => opened.packed(samples),
-            })?;
+            };
+            let memory = process.work_ahead(|| threads.install(make))?;
             let labels = labels(&opened.archive, samples)?;
             Ok(Made { samples: samples.iter().map(|&sample| sample as i64).collect(), labels, memory })
-        });
+        })
+        .map_err(raise)?;
         Ok(Self { made: Local::new(Mutex::new(made)), len, device })
     }
 }

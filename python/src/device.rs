@@ -1,11 +1,12 @@
 //! What decodes: the CPU, or a GPU by name or number.
 
-use kuat::gpu::{Select, adapters};
+use kuat::gpu::Select;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
 
 use crate::json::to_python;
+use crate::process::Process;
 
 /// What a caller may ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl<'py> FromPyObject<'_, 'py> for Device {
 /// number that `device=` takes. Software adapters are used only when asked for by name or number.
 #[pyfunction]
 pub(crate) fn devices(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    let adapters = py.detach(adapters);
+    let adapters = py.detach(|| Process::current().adapters());
     let list = to_python(py, &adapters)?;
     for (index, adapter) in list.try_iter()?.enumerate() {
         adapter?.set_item("index", index)?;

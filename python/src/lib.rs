@@ -16,6 +16,7 @@ mod picture;
 mod process;
 mod progress;
 mod samples;
+mod unsigned;
 mod writer;
 
 use pyo3::prelude::*;
@@ -43,7 +44,7 @@ mod _kuat {
     #[pymodule_export]
     use super::options::Options;
     #[pymodule_export]
-    use super::process::set_num_threads;
+    use super::process::{end_process, set_num_threads, suggest_num_threads};
     #[pymodule_export]
     use super::writer::ArchiveWriter;
 
@@ -53,6 +54,7 @@ mod _kuat {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.py().import("atexit")?.call_method1("register", (module.getattr("end_process")?,))?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

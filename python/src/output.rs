@@ -1,7 +1,7 @@
 //! How a caller says what decoded batches look like.
 
 use kuat::{Dtype, Geometry, Layout, Normalization, OutputSpec};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::error::raise;
@@ -10,20 +10,15 @@ use crate::error::raise;
 const DTYPES: [(Dtype, &[&str]); 3] =
     [(Dtype::U8, &["u8", "uint8"]), (Dtype::F16, &["f16", "float16", "half"]), (Dtype::F32, &["f32", "float32"])];
 
-/// A mean or deviation: one for all channels, or one for each.
-#[derive(FromPyObject)]
-pub(crate) enum PerChannel {
-    One(f32),
-    Each(Vec<f32>),
-}
-
-impl PerChannel {
-    fn values(self, geometry: &Geometry) -> Vec<f32> {
-        match self {
-            PerChannel::One(value) => vec![value; geometry.channels()],
-            PerChannel::Each(values) => values,
-        }
+/// A mean or deviation: a float for all channels, or one for each in a sequence, array or tensor.
+fn per_channel(name: &str, value: &Bound<'_, PyAny>, geometry: &Geometry) -> PyResult<Vec<f32>> {
+    let value = if value.hasattr("tolist")? { value.call_method0("tolist")? } else { value.clone() };
+    if let Ok(one) = value.extract::<f32>() {
+        return Ok(vec![one; geometry.channels()]);
     }
+    value.extract().map_err(|_| {
+        PyTypeError::new_err(format!("{name} is {value}, expected a float or {} of them", geometry.channels()))
+    })
 }
 
 /// The specification for images of this geometry; u8 if no dtype is given.
@@ -31,13 +26,13 @@ pub(crate) fn output_spec(
     geometry: &Geometry,
     dtype: Option<&Bound<'_, PyAny>>,
     layout: &str,
-    mean: Option<PerChannel>,
-    std: Option<PerChannel>,
+    mean: Option<&Bound<'_, PyAny>>,
+    std: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<OutputSpec> {
     let normalization = match (mean, std) {
         (None, None) => None,
         (Some(mean), Some(std)) => {
-            let (mean, std) = (mean.values(geometry), std.values(geometry));
+            let (mean, std) = (per_channel("mean", mean, geometry)?, per_channel("std", std, geometry)?);
             Some(Normalization::new(&mean, &std).map_err(raise)?)
         }
         _ => return Err(PyValueError::new_err("mean and std go together: give both or neither")),

@@ -2,16 +2,21 @@
 
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use kuat::BufferPool;
-use kuat::gpu::{Device, Select};
+use kuat::gpu::{AdapterDescription, Device, Select, adapters};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, raise};
+use crate::unsigned::Unsigned;
+
+/// How long the end of the process waits for batches in the making.
+const LONGEST_END: Duration = Duration::from_secs(10);
 
 /// The state of one process. It lives as long as the process does.
 pub(crate) struct Process {
@@ -28,6 +33,9 @@ pub(crate) struct Process {
     /// Whether a process that this one was forked from had opened GPUs. Drivers have threads and locks of their own
     /// that do not survive it: some hang at work in a child, even if that opens a device anew.
     inherits_gpus: bool,
+    /// How many batches are being made ahead, and whether there should be no more.
+    ahead: AtomicUsize,
+    ending: AtomicBool,
 }
 
 /// The state of the process that looked last. A forked child finds its parent's here, sees by the number that it is
@@ -53,6 +61,8 @@ impl Process {
             devices: Mutex::default(),
             best: OnceLock::new(),
             gpus: AtomicUsize::new(0),
+            ahead: AtomicUsize::new(0),
+            ending: AtomicBool::new(false),
             inherits_gpus: parent.is_some_and(|parent| parent.inherits_gpus || parent.gpus.load(Ordering::Relaxed) > 0),
         }));
         let pointer = std::ptr::from_ref(new).cast_mut();
@@ -104,6 +114,31 @@ impl Process {
             Err(error) => return Err(raise(error)),
         };
         Ok(self.best.get_or_init(|| found).clone())
+    }
+
+    /// The GPU adapters of the machine. Counts as using them, as drivers are loaded, until it is done.
+    pub fn adapters(&self) -> Vec<AdapterDescription> {
+        self.gpus.fetch_add(1, Ordering::Relaxed);
+        let adapters = adapters();
+        self.gpus.fetch_sub(1, Ordering::Relaxed);
+        adapters
+    }
+
+    /// Makes a batch ahead of its use, unless the process is ending.
+    pub fn work_ahead<T>(&self, work: impl FnOnce() -> kuat::Result<T>) -> kuat::Result<T> {
+        self.ahead.fetch_add(1, Ordering::SeqCst);
+        let result = if self.ending.load(Ordering::SeqCst) { Err(kuat::Error::Interrupted) } else { work() };
+        self.ahead.fetch_sub(1, Ordering::SeqCst);
+        result
+    }
+
+    /// Waits until nothing is made ahead any more: what drivers do once the process takes them down is undefined.
+    fn end(&self) {
+        self.ending.store(true, Ordering::SeqCst);
+        let start = Instant::now();
+        while self.ahead.load(Ordering::SeqCst) > 0 && start.elapsed() < LONGEST_END {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn open(&self, select: &Select) -> kuat::Result<Device> {
@@ -169,6 +204,21 @@ impl<T> Drop for Local<T> {
 ///
 /// The default is one per core, or what the environment variable RAYON_NUM_THREADS says. 0 brings the default back.
 #[pyfunction]
-pub(crate) fn set_num_threads(py: Python<'_>, count: u16) -> PyResult<()> {
-    py.detach(|| Process::current().start_threads(count.into(), true)).map(drop)
+pub(crate) fn set_num_threads(py: Python<'_>, count: Unsigned<u16>) -> PyResult<()> {
+    py.detach(|| Process::current().start_threads(count.0.into(), true)).map(drop)
+}
+
+/// As `set_num_threads`, but for a process that has neither threads yet nor RAYON_NUM_THREADS.
+#[pyfunction]
+pub(crate) fn suggest_num_threads(py: Python<'_>, count: Unsigned<u16>) -> PyResult<()> {
+    match std::env::var_os("RAYON_NUM_THREADS") {
+        Some(_) => Ok(()),
+        None => py.detach(|| Process::current().start_threads(count.0.into(), false)).map(drop),
+    }
+}
+
+/// Lets native threads come to an end before the process does. Registered with `atexit`.
+#[pyfunction]
+pub(crate) fn end_process(py: Python<'_>) {
+    py.detach(|| Process::current().end());
 }

@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyList, PySlice, PyString};
+use pyo3::types::{PyBool, PyBytes, PyList, PySlice, PyString, PyTuple};
 
 /// The numbers of a list, tuple, range, slice, or one-dimensional array or tensor of integers; negative ones count
 /// from the end.
@@ -26,9 +26,13 @@ pub(crate) fn samples(ids: &Bound<'_, PyAny>, len: usize) -> PyResult<Vec<usize>
         return Err(not_samples());
     }
     let numbers = if is_array { ids.call_method0("tolist")? } else { ids.clone() };
-    if let Ok(list) = numbers.cast::<PyList>()
-        && list.get_item(0).is_ok_and(|first| first.is_instance_of::<PyBool>())
-    {
+    let is_bool = |item: Bound<'_, PyAny>| item.is_instance_of::<PyBool>();
+    let has_bools = match (numbers.cast::<PyList>(), numbers.cast::<PyTuple>()) {
+        (Ok(list), _) => list.iter().any(is_bool),
+        (_, Ok(tuple)) => tuple.iter().any(is_bool),
+        _ => false,
+    };
+    if has_bools {
         return Err(mask());
     }
     let numbers: Vec<i64> = match numbers.extract() {
@@ -48,14 +52,21 @@ fn type_name(object: &Bound<'_, PyAny>) -> String {
 
 /// The number that an item stands for.
 fn number(item: &Bound<'_, PyAny>, len: usize) -> PyResult<i64> {
+    if item.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err("a sample is given as bool, expected an integer"));
+    }
     item.extract().map_err(|error: PyErr| match error.is_instance_of::<PyOverflowError>(item.py()) {
         true => PyIndexError::new_err(format!("sample {item} does not exist: the archive has {len} samples")),
         false => PyTypeError::new_err(format!("a sample is given as {}, expected an integer", type_name(item))),
     })
 }
 
-/// One number; negative ones count from the end.
-pub(crate) fn sample(number: i64, len: usize) -> PyResult<usize> {
+/// The sample of one number; negative ones count from the end.
+pub(crate) fn one(id: &Bound<'_, PyAny>, len: usize) -> PyResult<usize> {
+    sample(number(id, len)?, len)
+}
+
+fn sample(number: i64, len: usize) -> PyResult<usize> {
     let from_start = if number < 0 { number.checked_add_unsigned(len as u64) } else { Some(number) };
     let found = from_start.and_then(|number| usize::try_from(number).ok()).filter(|&number| number < len);
     found.ok_or_else(|| {

@@ -5,13 +5,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kuat::AtomicFile;
 use kuat::encode::{EncodeOptions, OnError, Skipped, Source, Spool, encode};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::encode::summary_to_dict;
 use crate::error::raise;
 use crate::options::Options;
 use crate::picture::Picture;
+use crate::process::Local;
 use crate::progress::interruptible;
 
 /// Collects images and encodes them in the end.
@@ -20,7 +21,8 @@ pub(crate) struct ArchiveWriter {
     path: PathBuf,
     options: EncodeOptions,
     /// `None` once closed or discarded. Locked only without the interpreter, so that neither waits for the other.
-    images: Mutex<Option<Images>>,
+    /// A forked child has its parent's file, and no say in what is written there.
+    images: Local<Mutex<Option<Images>>>,
 }
 
 struct Images {
@@ -38,7 +40,7 @@ impl ArchiveWriter {
             drop(AtomicFile::create(&path).map_err(raise)?);
             let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
             let spool = Spool::create_in(folder, &options).map_err(raise)?;
-            let images = Mutex::new(Some(Images { spool, skipped: Vec::new() }));
+            let images = Local::new(Mutex::new(Some(Images { spool, skipped: Vec::new() })));
             Ok(Self { path, options, images })
         })
     }
@@ -54,7 +56,7 @@ impl ArchiveWriter {
     ) -> PyResult<()> {
         py.detach(|| {
             let image = picture.into_image(self.options.channels);
-            let mut images = self.locked();
+            let mut images = self.locked()?;
             let images = images.as_mut().ok_or_else(closed)?;
             match image {
                 Ok(image) => images.spool.push(image, label, caption).map_err(raise)?,
@@ -70,19 +72,19 @@ impl ArchiveWriter {
     /// Lists an image as left out.
     fn skip(&self, py: Python<'_>, name: String, reason: String) -> PyResult<()> {
         py.detach(|| {
-            self.locked().as_mut().ok_or_else(closed)?.skipped.push(Skipped { name, reason });
+            self.locked()?.as_mut().ok_or_else(closed)?.skipped.push(Skipped { name, reason });
             Ok(())
         })
     }
 
     /// Images added and not left out.
-    fn __len__(&self, py: Python<'_>) -> usize {
-        py.detach(|| self.locked().as_ref().map_or(0, |images| images.spool.len()))
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        py.detach(|| Ok(self.locked()?.as_ref().map_or(0, |images| images.spool.len())))
     }
 
     /// Encodes the images and writes the archive; the summary.
     fn close(&self, py: Python<'_>, classes: Option<Vec<String>>, progress: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-        let images = py.detach(|| self.locked().take());
+        let images = py.detach(|| PyResult::Ok(self.locked()?.take()))?;
         let Images { mut spool, skipped } = images.ok_or_else(closed)?;
         let summary = interruptible(py, progress, move |progress| {
             if spool.is_empty()
@@ -101,14 +103,20 @@ impl ArchiveWriter {
     }
 
     /// Forgets the images; there will be no archive.
-    fn discard(&self, py: Python<'_>) {
-        py.detach(|| drop(self.locked().take()));
+    fn discard(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| {
+            drop(self.locked()?.take());
+            Ok(())
+        })
     }
 }
 
 impl ArchiveWriter {
-    fn locked(&self) -> MutexGuard<'_, Option<Images>> {
-        self.images.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locked(&self) -> PyResult<MutexGuard<'_, Option<Images>>> {
+        let images = self.images.get().ok_or_else(|| {
+            PyRuntimeError::new_err("an ArchiveWriter stays with its process: make one in the forked child")
+        })?;
+        Ok(images.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

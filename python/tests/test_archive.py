@@ -877,7 +877,7 @@ def test_number_of_threads(path):
         code = code.replace("kuat.set_num_threads(3)", "")
         assert run(code, path, env={**os.environ, "RAYON_NUM_THREADS": "5"}) == "5\n"
     for wrong in (-1, 2**16):
-        with pytest.raises(OverflowError):
+        with pytest.raises(ValueError):
             kuat.set_num_threads(wrong)
     for wrong in ("1", 1.0, None):
         with pytest.raises(TypeError):
@@ -955,6 +955,37 @@ FORKED_BEFORE = """
     assert status == 0, status
     print("done")
 """
+
+
+def test_an_interrupted_import_of_numpy_is_that_interrupt(path):
+    code = """
+        import sys, kuat
+        class Interrupts:
+            def find_spec(self, name, *_):
+                if name == "numpy":
+                    sys.meta_path.remove(self)
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Interrupts())
+        try:
+            kuat.KuatArchive(sys.argv[1]).decode(0)
+        except KeyboardInterrupt:
+            print(kuat.KuatArchive(sys.argv[1]).decode(0).dtype)
+    """
+    assert run(code, path) == "uint8\n"
+
+
+@pytest.mark.parametrize("device", ["cpu", *(device["index"] for device in DEVICES)])
+def test_a_process_may_end_while_batches_are_made(path, device):
+    # `run` checks that it does not crash.
+    code = """
+        import sys, kuat
+        device = int(sys.argv[2]) if sys.argv[2].isdigit() else sys.argv[2]
+        archive = kuat.KuatArchive(sys.argv[1])
+        batches = archive._batches(1, device=device, ahead=100)
+        next(batches)
+        print("done")
+    """
+    assert run(code, path, device) == "done\n"
 
 
 @UNIX
@@ -1212,7 +1243,7 @@ def test_datasets_that_are_refused(path, tmp_path):
         kuat.KuatDataset(path, device="no such adapter")
     with pytest.raises(ValueError):
         kuat.KuatDataset(path, -1)
-    with pytest.raises(OverflowError):
+    with pytest.raises(ValueError):
         kuat.KuatDataset(path, seed=-1)
     with pytest.raises(TypeError):
         kuat.KuatDataset(5)
@@ -1258,3 +1289,28 @@ def test_names():
     for kind in (kuat.KuatArchive, kuat.Batch, kuat.KuatDataset):
         documented += [value for name, value in vars(kind).items() if not name.startswith("_")]
     assert all(value.__doc__ for value in documented)
+
+
+def test_arguments_that_are_refused_say_what_they_are(case):
+    archive = case.archive
+    for index in (2**70, -(2**70)):
+        for method in (archive.decode, archive.label, archive.caption):
+            with pytest.raises(IndexError, match="does not exist"):
+                method(index)
+    for ids in ((True, False), [0, True], [np.False_, True]):
+        with pytest.raises(TypeError, match="bool"):
+            archive.labels(ids)
+    with pytest.raises(TypeError, match="mean is half"):
+        archive.decode_batch([0], dtype="float32", mean="half", std=1)
+    with pytest.raises(TypeError, match="indices are int64, expected an array of uint32"):
+        archive.decode_indices(archive.get_indices_batch([0]).astype(np.int64))
+    with pytest.raises(ValueError, match="found -1"):
+        kuat.KuatDataset(archive, seed=-1)
+
+
+def test_iterating_goes_through_the_epochs(path):
+    dataset = kuat.KuatDataset(path, 3, shuffle=True)
+    found = [np.concatenate([batch["images"] for batch in dataset]) for _ in range(2)]
+    for epoch, images in enumerate(found):
+        assert (images == np.concatenate([batch["images"] for batch in dataset.epoch(epoch)])).all()
+    assert (found[0] != found[1]).any()

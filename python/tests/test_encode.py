@@ -625,3 +625,30 @@ def test_writer_skips_what_it_is_told_to(tmp_path):
         writer.add("no such file.png")
     writer.add(IMAGES[0])
     assert writer.close()["samples"] == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_cannot_write_to_its_parents_archive(tmp_path):
+    out = tmp_path / "out.qvq"
+    writer = kuat.ArchiveWriter(out, **OPTIONS)
+    writer.add(IMAGES[0])
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        problems = 0
+        for use in (lambda: writer.add(IMAGES[1]), lambda: len(writer), writer.close, writer.discard):
+            try:
+                use()
+            except RuntimeError as error:
+                problems += "stays with its process" in str(error)
+        os._exit(problems)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 4
+    assert writer.close()["samples"] == 1
+
+
+def test_a_writer_may_be_discarded_within_its_block(tmp_path):
+    with kuat.ArchiveWriter(tmp_path / "out.qvq", **OPTIONS) as writer:
+        writer.add(IMAGES[0])
+        writer.discard()
+    assert writer.summary is None and list(tmp_path.iterdir()) == []

@@ -445,6 +445,50 @@ def test_workers_share_the_cores(dataset):
     assert set(loader) == {max(1, cores // 2)}
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_workers_have_the_threads_that_the_user_asks_for(dataset):
+    if not Path("/proc/self/task").exists():
+        pytest.skip("counts threads in /proc")
+
+    def threads(_):
+        names = [Path(f"/proc/self/task/{task}/comm").read_text() for task in os.listdir("/proc/self/task")]
+        return sum(name.startswith("kuat-") for name in names)
+
+    def ask(_):
+        kuat.set_num_threads(5)
+
+    loader = DataLoader(
+        dataset, batch_size=8, num_workers=1, collate_fn=threads, worker_init_fn=ask, multiprocessing_context="fork"
+    )
+    assert set(loader) == {5}
+
+
+class Flipped(GPUDataset):
+    """What users do to add their own transform."""
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        assert image.ndim == 3
+        return image.flip(-1), label, index
+
+
+def test_subclasses_get_single_samples(dataset):
+    flipped = Flipped(dataset.archive, "cpu")
+    images, labels, indices = next(iter(DataLoader(flipped, batch_size=4)))
+    expected, numbers = dataset[0:4]
+    assert torch.equal(images, expected.flip(-1)) and torch.equal(labels, numbers)
+    assert indices.tolist() == [0, 1, 2, 3]
+
+
+def test_samples_that_are_changed_are_not_taken_for_the_batch(dataset):
+    samples = dataset.__getitems__([0, 1])
+    with pytest.raises(TypeError):
+        samples[0] = None
+    changed = [(image * 0, label) for image, label in samples]
+    assert dataset.collate(changed)[0].abs().sum() == 0
+    assert len(dataset.collate(samples[:1])[0]) == 1
+
+
 def test_collating_a_batch_copies_nothing(dataset):
     samples = dataset.__getitems__([4, 7, 9])
     assert [label for _, label in samples] == [0, -1, 1] and samples[0][0].shape == (3, 32, 32)
@@ -557,6 +601,7 @@ def test_a_network_learns_the_same_from_every_backend(classes, curve):
 
 
 def test_optimizers_work_after_kuat_has_looked_for_gpus():
+    pytest.importorskip("triton")
     # OpenGL drivers bring an LLVM of their own, which breaks the one of triton, which torch's optimizers import.
     code = """
 import kuat, torch

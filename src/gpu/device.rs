@@ -93,7 +93,7 @@ pub enum Select {
     /// The best that is not a software adapter; of OpenGL's only if WGPU_BACKEND names it.
     Best,
     /// The best whose name, API or driver contains this text, whatever its case; a software adapter too, and one of
-    /// OpenGL's if no other API has it.
+    /// OpenGL's if no other API has it and the text contains `gl`.
     Named(String),
     /// The one at this place in [`adapters`], counted from 0; a software adapter too.
     Index(usize),
@@ -117,7 +117,10 @@ async fn candidates(select: Option<&Select>) -> Vec<(wgpu::Adapter, AdapterDescr
     let mut found = candidates_of(wgpu::Backends::all() - wgpu::Backends::GL).await;
     let wants_gl = match select {
         Some(Select::Best) => false,
-        Some(Select::Named(text)) => !found.iter().any(|(_, description)| description.is_named(text)),
+        // A name that nobody has, mistyped perhaps, is no reason to load those drivers.
+        Some(Select::Named(text)) => {
+            text.to_lowercase().contains("gl") && !found.iter().any(|(_, description)| description.is_named(text))
+        }
         Some(Select::Index(_)) | None => found.is_empty(),
     };
     if wants_gl {

@@ -62,6 +62,9 @@ class GPUDataset(Dataset):
 
     def __getitems__(self, ids):
         """The samples that a DataLoader asks for, (image, label) each, decoded as one batch."""
+        if type(self).__getitem__ is not GPUDataset.__getitem__:
+            # A subclass makes something else of each sample.
+            return [self[id] for id in ids]
         return _Samples(*self[ids])
 
     @staticmethod
@@ -89,12 +92,13 @@ class GPUDataset(Dataset):
         )
 
 
-class _Samples(list):
-    """(image, label) each, and the batch that they are views of."""
+class _Samples(tuple):
+    """(image, label) each, and the batch that they are views of. What is made of them is another sequence."""
 
-    def __init__(self, images, labels):
-        super().__init__(zip(images, labels.tolist()))
-        self.batch = images, labels
+    def __new__(cls, images, labels):
+        samples = super().__new__(cls, zip(images, labels.tolist()))
+        samples.batch = images, labels
+        return samples
 
 
 class _Batches:
@@ -141,10 +145,11 @@ _shared = None
 
 
 def _share_cores():
-    """In a worker of a DataLoader, once: leaves the other workers their share of the cores."""
+    """In a worker of a DataLoader, once: leaves the other workers their share of the cores, unless the user has said
+    how many threads there are."""
     global _shared
     worker = get_worker_info()
     if worker is not None and _shared != os.getpid():
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        _kuat.set_num_threads(max(1, cores // worker.num_workers))
+        _kuat.suggest_num_threads(max(1, cores // worker.num_workers))
         _shared = os.getpid()
