@@ -110,7 +110,7 @@ def assert_same(found, wanted, dtype="uint8"):
         np.testing.assert_array_equal(found, wanted)
     else:
         error = np.abs(found.astype(np.float64) - wanted) / np.maximum(np.abs(wanted), 1)
-        assert error.max(initial=0) <= TOLERANCE[dtype]
+        assert error.max(initial=0) <= TOLERANCE[np.dtype(dtype).name]
 
 
 def outputs(channels):
