@@ -14,7 +14,9 @@ impl<'py, T: for<'a> FromPyObject<'a, 'py, Error = PyErr>> FromPyObject<'_, 'py>
 
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         value.extract().map(Self).map_err(|error: PyErr| match error.is_instance_of::<PyOverflowError>(value.py()) {
-            true => PyValueError::new_err(format!("found {}, expected a number that fits {}", &*value, type_name::<T>())),
+            true => {
+                PyValueError::new_err(format!("found {}, expected a number that fits {}", &*value, type_name::<T>()))
+            }
             false => error,
         })
     }
