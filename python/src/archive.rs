@@ -1,11 +1,10 @@
 //! Archives.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use kuat::gpu::{GpuDecoder, Select};
-use kuat::{Archive, CpuDecoder, Decoder, Geometry, OutputSpec};
-use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods};
+use kuat::{Archive, Geometry, OutputSpec};
+use numpy::{PyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use rayon::prelude::*;
@@ -15,11 +14,13 @@ use crate::batches::Batches;
 use crate::device::Device;
 use crate::error::{raise, raise_for_archive};
 use crate::json::to_python;
-use crate::memory::{ElementType, Memory, pooled_array};
+use crate::memory::{ElementType, pooled_array};
+use crate::opened::{Opened, labels, locked};
 use crate::output::output_spec;
-use crate::process::{Local, Process};
+use crate::process::Process;
 use crate::progress::interruptible;
 use crate::samples::{one, samples};
+use crate::target::Target;
 use crate::unsigned::Unsigned;
 
 /// An archive opened for reading: its header is checked, nothing else is read until asked for.
@@ -34,76 +35,6 @@ pub(crate) struct KuatArchive {
     opened: Mutex<Option<Arc<Opened>>>,
 }
 
-/// An archive and the decoders that were made for it.
-pub(crate) struct Opened {
-    pub archive: Archive,
-    /// The locks are held for moments only, with the interpreter attached, and never while a decoder is made.
-    cpu: Mutex<Option<Arc<dyn Decoder>>>,
-    gpus: Mutex<Vec<(Select, Local<GpuDecoder>)>>,
-}
-
-impl Opened {
-    /// The decoder for a device, made when first asked for.
-    pub fn decoder(self: &Arc<Self>, py: Python<'_>, device: &Device) -> PyResult<Arc<dyn Decoder>> {
-        let process = Process::current();
-        let select = match device {
-            Device::Cpu => None,
-            Device::Gpu(select) => Some(select.clone()),
-            Device::Auto => py.detach(|| process.best_device())?.map(|_| Select::Best),
-        };
-        match select {
-            None => self.cpu_decoder(py),
-            Some(select) => self.gpu_decoder(py, select),
-        }
-    }
-
-    fn cpu_decoder(&self, py: Python<'_>) -> PyResult<Arc<dyn Decoder>> {
-        if let Some(decoder) = &*locked(&self.cpu) {
-            return Ok(Arc::clone(decoder));
-        }
-        // Two threads may both make one; the first stays.
-        let made: Arc<dyn Decoder> = py.detach(|| -> PyResult<_> {
-            let threads = Process::current().threads()?;
-            Ok(Arc::new(threads.install(|| CpuDecoder::new(&self.archive))))
-        })?;
-        Ok(Arc::clone(locked(&self.cpu).get_or_insert(made)))
-    }
-
-    fn gpu_decoder(&self, py: Python<'_>, select: Select) -> PyResult<Arc<dyn Decoder>> {
-        let found = |gpus: &[(Select, Local<GpuDecoder>)]| {
-            let here = gpus.iter().filter(|(key, _)| *key == select).find_map(|(_, decoder)| decoder.get());
-            here.map(|decoder| Arc::new(decoder.clone()) as Arc<dyn Decoder>)
-        };
-        if let Some(decoder) = found(&locked(&self.gpus)) {
-            return Ok(decoder);
-        }
-        let made = py.detach(|| -> PyResult<_> {
-            let device = Process::current().device(&select)?;
-            GpuDecoder::new(&device, &self.archive).map_err(raise)
-        })?;
-        let mut gpus = locked(&self.gpus);
-        gpus.retain(|(_, decoder)| decoder.get().is_some());
-        gpus.push((select.clone(), Local::new(made)));
-        found(&gpus).ok_or_else(|| PyValueError::new_err("the process forked while a decoder was made"))
-    }
-
-    /// Decodes samples into new memory.
-    pub fn decode(&self, decoder: &dyn Decoder, samples: &[usize], spec: &OutputSpec) -> kuat::Result<Arc<Memory>> {
-        let rows = self.archive.rows(samples.iter().copied())?;
-        let shape = spec.layout.shape(self.archive.geometry(), rows.len());
-        Memory::filled(&shape, spec.dtype.into(), |bytes| decoder.decode_bytes(&rows, spec, bytes))
-    }
-
-    /// Copies the index rows of samples, as stored, into new memory.
-    pub fn packed(&self, samples: &[usize]) -> kuat::Result<Arc<Memory>> {
-        let (rows, row_len) = (self.archive.rows(samples.iter().copied())?, self.archive.row_len());
-        Memory::filled(&[rows.len(), row_len], ElementType::U8, |bytes| {
-            bytes.par_chunks_exact_mut(row_len).zip(rows).for_each(|(target, row)| target.copy_from_slice(row));
-            Ok(())
-        })
-    }
-}
-
 impl KuatArchive {
     fn opened(&self) -> PyResult<Arc<Opened>> {
         let opened = locked(&self.opened).clone();
@@ -115,98 +46,6 @@ impl KuatArchive {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Where decoded images go.
-enum Target<'py> {
-    /// Into an array of the caller's; what to return, and the array to fill.
-    Out(Bound<'py, PyAny>, Bound<'py, PyAny>),
-    Numpy,
-    Dlpack,
-}
-
-impl<'py> Target<'py> {
-    fn new(out: Option<Bound<'py, PyAny>>, to: &str) -> PyResult<Self> {
-        match (out, to) {
-            (None, "numpy") => Ok(Target::Numpy),
-            (None, "dlpack") => Ok(Target::Dlpack),
-            (Some(_), "dlpack") => Err(PyValueError::new_err("out and to=\"dlpack\" exclude each other")),
-            (Some(out), "numpy") => {
-                let module = out.get_type().module()?;
-                let is_torch = module.to_string_lossy().split('.').next() == Some("torch");
-                let array = if is_torch { out.call_method0("numpy").map_err(unwritable)? } else { out.clone() };
-                Ok(Target::Out(out, array))
-            }
-            (_, other) => Err(PyValueError::new_err(format!("to is {other:?}, expected \"numpy\" or \"dlpack\""))),
-        }
-    }
-
-    /// Decodes rows to the target and returns it.
-    fn decode(
-        self,
-        py: Python<'py>,
-        decoder: &Arc<dyn Decoder>,
-        rows: &[&[u8]],
-        spec: &OutputSpec,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let shape = spec.layout.shape(decoder.geometry(), rows.len());
-        let element = ElementType::from(spec.dtype);
-        if let Target::Out(out, array) = self {
-            match element {
-                ElementType::U8 => decode_out::<u8>(py, decoder, rows, spec, &array)?,
-                ElementType::F16 => decode_out::<kuat::f16>(py, decoder, rows, spec, &array)?,
-                _ => decode_out::<f32>(py, decoder, rows, spec, &array)?,
-            }
-            return Ok(out);
-        }
-        let memory = py.detach(|| -> PyResult<_> {
-            let threads = Process::current().threads()?;
-            let decode = || Memory::filled(&shape, element, |bytes| decoder.decode_bytes(rows, spec, bytes));
-            threads.install(decode).map_err(raise)
-        })?;
-        let batch = Bound::new(py, Batch { memory, device: decoder.device_name().into() })?;
-        Ok(if matches!(self, Target::Dlpack) { batch.into_any() } else { Batch::numpy(batch) })
-    }
-}
-
-fn unwritable(error: impl std::fmt::Display) -> PyErr {
-    PyValueError::new_err(format!("out cannot be written to: {error}"))
-}
-
-/// Decodes into an array of the caller's.
-fn decode_out<T: kuat::Element + numpy::Element>(
-    py: Python<'_>,
-    decoder: &Arc<dyn Decoder>,
-    rows: &[&[u8]],
-    spec: &OutputSpec,
-    array: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let expected = spec.layout.shape(decoder.geometry(), rows.len());
-    let name = ElementType::from(spec.dtype).name();
-    let untyped = array.cast::<PyUntypedArray>().map_err(|_| {
-        let found = array.get_type();
-        PyTypeError::new_err(format!("out is {found}, expected a numpy array or a torch tensor in host memory"))
-    })?;
-    let typed = array.cast::<PyArrayDyn<T>>().map_err(|_| {
-        let found = untyped.dtype();
-        PyTypeError::new_err(format!("out has dtype {found}, expected {name}, the dtype that is asked for"))
-    })?;
-    if untyped.shape() != expected || !untyped.is_c_contiguous() {
-        let (found, kind) = (untyped.shape(), if untyped.is_c_contiguous() { "" } else { " and not C-contiguous" });
-        return Err(PyValueError::new_err(format!(
-            "out has the shape {found:?}{kind}, expected {expected:?}, C-contiguous"
-        )));
-    }
-    let mut writable = typed.try_readwrite().map_err(unwritable)?;
-    let slice = writable.as_slice_mut().map_err(|error| PyValueError::new_err(format!("out: {error}")))?;
-    py.detach(|| {
-        let threads = Process::current().threads()?;
-        threads.install(|| decoder.decode_bytes(rows, spec, bytemuck::cast_slice_mut(slice))).map_err(raise)
-    })
-}
-
 #[pymethods]
 impl KuatArchive {
     #[new]
@@ -215,7 +54,7 @@ impl KuatArchive {
         py.import("numpy")?;
         let path = std::path::absolute(&path).unwrap_or(path);
         let archive = py.detach(|| Archive::open(&path)).map_err(|error| raise_for_archive(&path, error))?;
-        let opened = Opened { archive, cpu: Mutex::default(), gpus: Mutex::default() };
+        let opened = Opened::new(archive);
         Ok(Self { path, opened: Mutex::new(Some(Arc::new(opened))) })
     }
 
@@ -574,9 +413,4 @@ impl KuatArchive {
             g.patch_width(),
         )
     }
-}
-
-/// The labels of samples, -1 where there is none.
-pub(crate) fn labels(archive: &Archive, samples: &[usize]) -> kuat::Result<Vec<i64>> {
-    samples.iter().map(|&sample| Ok(archive.label(sample)?.unwrap_or(-1))).collect()
 }

@@ -9,10 +9,10 @@ use numpy::PyArray1;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::archive::{Opened, labels};
 use crate::batch::Batch;
 use crate::error::raise;
 use crate::memory::Memory;
+use crate::opened::{Opened, labels};
 use crate::process::{Local, Process};
 
 /// How often a waiting iterator looks for Ctrl-C.

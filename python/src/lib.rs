@@ -10,12 +10,14 @@ mod encode;
 mod error;
 mod json;
 mod memory;
+mod opened;
 mod options;
 mod output;
 mod picture;
 mod process;
 mod progress;
 mod samples;
+mod target;
 mod unsigned;
 mod writer;
 
