@@ -1,0 +1,62 @@
+"""GPUs."""
+
+import os
+
+import numpy as np
+import pytest
+from helpers import DEVICES, assert_same, expected, outputs
+
+import kuat
+
+
+@pytest.mark.skipif(bool(os.environ.get("KUAT_TEST_WITHOUT_GPU")), reason="KUAT_TEST_WITHOUT_GPU is set")
+def test_there_is_a_gpu():
+    assert DEVICES, "no adapter; KUAT_TEST_WITHOUT_GPU=1 does without"
+    for index, device in enumerate(DEVICES):
+        assert device["index"] == index and device["kind"] in ("discrete", "integrated", "virtual", "software", "other")
+        assert device["name"] and device["api"] in ("vulkan", "gl", "metal", "dx12") and device["max_buffer_size"] > 0
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=[f"{device['index']} {device['name']}" for device in DEVICES])
+def test_gpus_give_what_cpus_do(case, device):
+    ids = [0, 8, 4, -2]
+    index = device["index"]
+    for output in outputs(case.images.shape[3]):
+        batch = case.archive.decode_batch(ids, device=index, **output)
+        assert_same(batch, expected(case.images[ids], **output), output["dtype"])
+        name = batch.base.device
+        assert device["name"] in name and device["api"] in name.lower() and name == case.archive.device_name(index)
+    named = case.archive.decode_batch(ids, device=device["name"], to="dlpack")
+    assert device["name"] in named.device
+    assert_same(named.numpy(), case.images[ids])
+    out = np.empty_like(case.images[:2])
+    assert case.archive.decode_batch([3, 3], out, device=index) is out
+    assert_same(out, case.images[[3, 3]])
+    found = case.archive.get_indices_batch(ids)
+    assert_same(case.archive.decode_indices(found, device=index), case.images[ids])
+    assert case.archive.decode_batch([], device=index).shape == (0, *case.images.shape[1:])
+
+
+def test_devices_by_name(archive):
+    batch = archive.decode_batch([0], device="cpu")
+    assert batch.base.device == archive.device_name("cpu") == "cpu"
+    found = archive.device_name()
+    assert archive.decode_batch([0]).base.device == archive.decode_batch([0], device="auto").base.device == found
+    if all(device["kind"] == "software" for device in kuat.devices()):
+        assert found == "cpu"
+        with pytest.raises(kuat.Error, match="no"):
+            archive.device_name("gpu")
+    else:
+        assert archive.device_name("gpu") == found != "cpu"
+    for wrong in ("no such adapter", 1000):
+        with pytest.raises(kuat.Error) as raised:
+            archive.decode_batch([0], device=wrong)
+        assert str(wrong) in str(raised.value)
+        assert all(device["name"] in str(raised.value) for device in DEVICES)
+    for wrong in (None, 1.5, -1, True, ["cpu"], b"cpu", np.zeros(2)):
+        with pytest.raises(TypeError, match="device"):
+            archive.decode_batch([0], device=wrong)
+        with pytest.raises(TypeError, match="device"):
+            archive.device_name(wrong)
+    with pytest.raises(ValueError, match="device"):
+        archive.decode_batch([0], device="")
