@@ -27,7 +27,7 @@ pub use archive::Archive;
 pub use backend::Backend;
 pub use buffer::{Buffer, BufferPool};
 pub use decode::Decoder;
-pub use decode::cpu::CpuDecoder;
+pub use decode::cpu::{CpuDecoder, CpuPath};
 pub use decode::naive::NaiveDecoder;
 pub use error::{Error, Result};
 pub use format::atomic::AtomicFile;

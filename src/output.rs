@@ -134,7 +134,8 @@ impl Normalization {
         this.mean[..mean.len()].copy_from_slice(mean);
         this.std[..std.len()].copy_from_slice(std);
         for channel in 0..mean.len() {
-            let (scale, bias) = this.scale_bias(channel);
+            let (scale, bias) = this.line(channel);
+            let (scale, bias) = (scale as f32, bias as f32);
             let in_range = |value: u8| this.apply(value, channel).is_finite();
             if !(scale.is_finite() && bias.is_finite() && scale != 0.0 && in_range(0) && in_range(255)) {
                 let (mean, std) = (mean[channel], std[channel]);
@@ -155,9 +156,9 @@ impl Normalization {
         ((value - f64::from(self.mean[channel])) / f64::from(self.std[channel])) as f32
     }
 
-    fn scale_bias(&self, channel: usize) -> (f32, f32) {
+    fn line(&self, channel: usize) -> (f64, f64) {
         let (mean, std) = (f64::from(self.mean[channel]), f64::from(self.std[channel]));
-        ((1.0 / (255.0 * std)) as f32, (-mean / std) as f32)
+        (1.0 / (255.0 * std), -mean / std)
     }
 }
 
@@ -188,7 +189,13 @@ impl OutputSpec {
 
     /// Per channel, the factor and the summand that give [`value`](Self::value) up to rounding.
     pub fn scale_bias(&self, channel: usize) -> (f32, f32) {
-        self.normalization.as_ref().map_or(((1.0 / 255.0) as f32, 0.0), |n| n.scale_bias(channel))
+        let (scale, bias) = self.line(channel);
+        (scale as f32, bias as f32)
+    }
+
+    /// [`scale_bias`](Self::scale_bias) in double precision.
+    pub(crate) fn line(&self, channel: usize) -> (f64, f64) {
+        self.normalization.as_ref().map_or((1.0 / 255.0, 0.0), |n| n.line(channel))
     }
 
     /// The first value in which a batch differs from the oracle's: bytes in any bit, floats by more than

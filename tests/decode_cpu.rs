@@ -5,7 +5,7 @@ mod common;
 
 use common::{CASES, archive, assert_same, outputs};
 use kuat::{
-    ArchiveSpec, CpuDecoder, Decoder, Dtype, Error, Geometry, IndexWidth, Layout, NaiveDecoder, Normalization,
+    ArchiveSpec, CpuDecoder, CpuPath, Decoder, Dtype, Error, Geometry, IndexWidth, Layout, NaiveDecoder, Normalization,
     OutputSpec,
 };
 
@@ -39,7 +39,7 @@ fn the_oracle_places_every_pixel_where_it_belongs() {
 fn the_cpu_equals_the_oracle_bit_for_bit_in_every_case() {
     for case in CASES {
         let archive = case.archive();
-        let (naive, cpu) = (NaiveDecoder::new(&archive), CpuDecoder::new(&archive));
+        let naive = NaiveDecoder::new(&archive);
         // Repeated and in reverse.
         let samples = (0..case.samples).rev().chain([0, 0]);
         let rows = archive.rows(samples).expect("there");
@@ -47,8 +47,12 @@ fn the_cpu_equals_the_oracle_bit_for_bit_in_every_case() {
             let len = spec.batch_len(archive.geometry(), rows.len());
             let (mut found, mut expected) = (vec![0xaa; len], vec![0x55; len]);
             naive.decode_bytes(&rows, &spec, &mut expected).expect("decoded");
-            cpu.decode_bytes(&rows, &spec, &mut found).expect("decoded");
-            assert_same(&format!("{case:?}"), &found, &expected, &spec, archive.geometry(), true);
+            for path in CpuPath::available() {
+                let cpu = CpuDecoder::new(&archive).with_path(path);
+                assert_eq!(cpu.path(), path);
+                cpu.decode_bytes(&rows, &spec, &mut found).expect("decoded");
+                assert_same(&format!("{case:?}, {path}"), &found, &expected, &spec, archive.geometry(), true);
+            }
         }
     }
 }

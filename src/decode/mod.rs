@@ -1,7 +1,6 @@
 //! Index rows to pixels.
 
 pub(crate) mod cpu;
-mod memory;
 pub(crate) mod naive;
 
 use crate::error::{Error, Result};

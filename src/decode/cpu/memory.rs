@@ -51,6 +51,16 @@ pub(super) fn copy_streaming(source: &[u8], target: &mut [u8]) {
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn finish_streaming() {}
 
+/// Completes this thread's copies when it is dropped.
+#[derive(Default)]
+pub(super) struct Streaming;
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        finish_streaming();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -1,0 +1,299 @@
+//! Kernels of AVX-512 with VBMI: whole registers of bytes permuted at once.
+//!
+//! Costs of instructions are those of <https://uops.info>.
+
+use std::arch::x86_64::*;
+
+use super::codebook::Chosen;
+use super::convert::{Converter, Table};
+use super::image::Kernels;
+use super::{convert, gather};
+use crate::format::index::IndexWidth;
+use crate::output::Dtype;
+
+/// Bytes of a register.
+const LANES: usize = 64;
+
+/// Proof that the processor has these instructions: exists only where they are enabled.
+#[derive(Clone, Copy)]
+pub(super) struct Vbmi(());
+
+impl Vbmi {
+    #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+    pub fn new() -> Self {
+        Self(())
+    }
+}
+
+// SAFETY of all calls below: a `Vbmi` exists, so the processor has the instructions.
+impl Kernels for Vbmi {
+    #[inline(always)]
+    fn unpack(self, width: IndexWidth, row: &[u8], first: usize, indices: &mut [u32]) {
+        match width.is_packed() && first * width.bits() % 8 == 0 {
+            true => unsafe { unpack(width.bits(), &row[first * width.bits() / 8..], indices) },
+            false => width.unpack(row, first, indices),
+        }
+    }
+
+    #[inline(always)]
+    fn gather(self, chosen: Chosen, row_len: usize, band: &mut [u8]) {
+        let codebook = chosen.codebook();
+        let full = band.len() / row_len == codebook.patch_height() && chosen.len() * codebook.row_len() == row_len;
+        match (codebook.row_len(), codebook.patch_height()) {
+            (12, 4) if full && chosen.len() % 4 == 0 => unsafe { gather_4x4(chosen, row_len, band) },
+            (6, 2) if full && chosen.len() % 8 == 0 => unsafe { gather_2x2(chosen, row_len, band) },
+            _ => gather::gather(chosen, row_len, band),
+        }
+    }
+
+    #[inline(always)]
+    fn deinterleave(self, pixels: &[u8], channels: usize, planes: &mut [u8]) {
+        match channels {
+            3 => unsafe { deinterleave_3(pixels, planes) },
+            _ => convert::deinterleave(pixels, channels, planes),
+        }
+    }
+
+    #[inline(always)]
+    fn convert(self, converter: &Converter, bytes: &[u8], run: &mut [u8], past_caches: Option<&mut [u8]>) {
+        match (converter.table(), converter.dtype()) {
+            (Some(table), Dtype::F32) => unsafe { look_up::<4>(converter, table, bytes, run, past_caches.is_some()) },
+            (Some(table), Dtype::F16) => unsafe { look_up::<2>(converter, table, bytes, run, past_caches.is_some()) },
+            _ => super::image::convert(converter, bytes, run, past_caches),
+        }
+    }
+}
+
+/// A register of bytes by a formula.
+macro_rules! bytes {
+    (|$i:ident| $value:expr) => {{
+        const BYTES: [u8; LANES] = {
+            let mut bytes = [0; LANES];
+            let mut $i = 0;
+            while $i < LANES {
+                bytes[$i] = ($value) as u8;
+                $i += 1;
+            }
+            bytes
+        };
+        // SAFETY: there are as many bytes.
+        unsafe { _mm512_loadu_si512(BYTES.as_ptr().cast()) }
+    }};
+}
+
+/// Reads bit-packed indices: those that begin in the first byte of `row`.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+fn unpack(bits: usize, row: &[u8], indices: &mut [u32]) {
+    assert!(bits <= 25 && row.len() * 8 >= indices.len() * bits);
+    // Sixteen indices take whole bytes. Each lies in the four bytes from that of its first bit on.
+    let mut places = [0u8; LANES];
+    let mut shifts = [0u32; 16];
+    for (i, shift) in shifts.iter_mut().enumerate() {
+        (0..4).for_each(|byte| places[i * 4 + byte] = (i * bits / 8 + byte) as u8);
+        *shift = (i * bits % 8) as u32;
+    }
+    // SAFETY: both arrays are as long as a register.
+    let (places, shifts) =
+        unsafe { (_mm512_loadu_si512(places.as_ptr().cast()), _mm512_loadu_si512(shifts.as_ptr().cast())) };
+    let mask = _mm512_set1_epi32((1 << bits) - 1);
+    let (groups, rest) = indices.as_chunks_mut::<16>();
+    let mut start = 0;
+    for group in groups {
+        let left = row.len() - start;
+        let present = if left >= LANES { !0 } else { (1 << left) - 1 };
+        // SAFETY: no byte behind the row is read; `group` are sixteen words.
+        unsafe {
+            let bytes = _mm512_maskz_loadu_epi8(present, row.as_ptr().add(start).cast());
+            let words = _mm512_srlv_epi32(_mm512_permutexvar_epi8(places, bytes), shifts);
+            _mm512_storeu_si512(group.as_mut_ptr().cast(), _mm512_and_si512(words, mask));
+        }
+        start += bits * 2;
+    }
+    for (i, index) in rest.iter_mut().enumerate() {
+        let bit = start * 8 + i * bits;
+        let mut word = [0; 4];
+        let bytes = &row[bit / 8..row.len().min(bit / 8 + 4)];
+        word[..bytes.len()].copy_from_slice(bytes);
+        *index = (u32::from_le_bytes(word) >> (bit % 8)) & ((1 << bits) - 1);
+    }
+}
+
+/// Copies 4x4 RGB codewords (4 rows of 12 bytes, 16 apart) side by side: four at a time.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+fn gather_4x4(chosen: Chosen, row_len: usize, band: &mut [u8]) {
+    assert!(chosen.len() % 4 == 0 && band.len() == 4 * row_len && chosen.len() * 12 == row_len);
+    // Two patches: their rows 0 (24 bytes) and 1 in the halves of a register, likewise rows 2 and 3.
+    let pair = bytes!(|i| {
+        let (row, place) = (i / 32, i % 32);
+        if place < 24 { row * 16 + place % 12 + place / 12 * 64 } else { 0 }
+    });
+    let pair_below = _mm512_add_epi8(pair, _mm512_set1_epi8(32));
+    // Two such pairs: one row of four patches.
+    let quad = bytes!(|i| if i < 24 {
+        i
+    } else if i < 48 {
+        64 + i - 24
+    } else {
+        0
+    });
+    let quad_below = _mm512_add_epi8(quad, _mm512_set1_epi8(32));
+    for patch in (0..chosen.len()).step_by(4) {
+        let load = |i: usize| {
+            chosen.prefetch(patch + i + 32);
+            // SAFETY: a codeword has 4 rows of 16 bytes.
+            unsafe { _mm512_loadu_si512(chosen.codeword::<16>(patch + i).cast()) }
+        };
+        let [a, b, c, d] = [load(0), load(1), load(2), load(3)];
+        let left = _mm512_permutex2var_epi8(a, pair, b);
+        let left_below = _mm512_permutex2var_epi8(a, pair_below, b);
+        let right = _mm512_permutex2var_epi8(c, pair, d);
+        let right_below = _mm512_permutex2var_epi8(c, pair_below, d);
+        let rows = [
+            _mm512_permutex2var_epi8(left, quad, right),
+            _mm512_permutex2var_epi8(left, quad_below, right),
+            _mm512_permutex2var_epi8(left_below, quad, right_below),
+            _mm512_permutex2var_epi8(left_below, quad_below, right_below),
+        ];
+        for (y, row) in rows.into_iter().enumerate() {
+            // SAFETY: row `y` of the band holds 12 bytes of each patch, and `patch + 4` is at most their number.
+            unsafe { store_48(band.as_mut_ptr().add(y * row_len + patch * 12), row) };
+        }
+    }
+}
+
+/// Copies 2x2 RGB codewords (2 rows of 6 bytes, 8 apart) side by side: eight at a time.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+fn gather_2x2(chosen: Chosen, row_len: usize, band: &mut [u8]) {
+    assert!(chosen.len() % 8 == 0 && band.len() == 2 * row_len && chosen.len() * 6 == row_len);
+    let above = bytes!(|i| if i < 48 { i / 6 * 16 + i % 6 } else { 0 });
+    let below = _mm512_add_epi8(above, _mm512_set1_epi8(8));
+    for patch in (0..chosen.len()).step_by(8) {
+        let load = |i: usize| {
+            // SAFETY: a codeword has 2 rows of 8 bytes.
+            unsafe { _mm_loadu_si128(chosen.codeword::<8>(patch + i).cast()) }
+        };
+        let four = |i| {
+            let lanes = _mm512_inserti32x4(_mm512_castsi128_si512(load(i)), load(i + 1), 1);
+            _mm512_inserti32x4(_mm512_inserti32x4(lanes, load(i + 2), 2), load(i + 3), 3)
+        };
+        let (left, right) = (four(0), four(4));
+        // SAFETY: both rows of the band hold 6 bytes of each patch, and `patch + 8` is at most their number.
+        unsafe {
+            let target = band.as_mut_ptr().add(patch * 6);
+            store_48(target, _mm512_permutex2var_epi8(left, above, right));
+            store_48(target.add(row_len), _mm512_permutex2var_epi8(left, below, right));
+        }
+    }
+}
+
+/// Stores the first 48 bytes of a register.
+///
+/// # Safety
+/// `target` has room for them.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+unsafe fn store_48(target: *mut u8, bytes: __m512i) {
+    // SAFETY: as promised.
+    unsafe {
+        _mm256_storeu_si256(target.cast(), _mm512_castsi512_si256(bytes));
+        _mm_storeu_si128(target.add(32).cast(), _mm512_extracti32x4_epi32(bytes, 2));
+    }
+}
+
+/// Sorts RGB pixels into planes: 64 at a time.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+fn deinterleave_3(pixels: &[u8], planes: &mut [u8]) {
+    let len = pixels.len() / 3;
+    assert!(pixels.len() == len * 3 && planes.len() == len * 3);
+    let whole = len / LANES * LANES;
+    // Byte 3 i + c of 192: of the first two registers, or of the third.
+    let first = bytes!(|i| i * 3);
+    for start in (0..whole).step_by(LANES) {
+        // SAFETY: `start + 64` pixels of 3 bytes are there, and as many bytes of each plane.
+        unsafe {
+            let source = pixels.as_ptr().add(start * 3);
+            let [a, b, c] = [0, 64, 128].map(|at| _mm512_loadu_si512(source.add(at).cast()));
+            for channel in 0..3 {
+                let places = _mm512_add_epi8(first, _mm512_set1_epi8(channel as i8));
+                // Only the last places lie in the third register: those of 3 i + c from 128 on.
+                let third = !0u64 << (128 - channel as usize).div_ceil(3);
+                let plane = _mm512_permutex2var_epi8(a, places, b);
+                let plane = _mm512_mask_permutexvar_epi8(plane, third, places, c);
+                _mm512_storeu_si512(planes.as_mut_ptr().add(channel * len + start).cast(), plane);
+            }
+        }
+    }
+    for pixel in whole..len {
+        for channel in 0..3 {
+            planes[channel * len + pixel] = pixels[pixel * 3 + channel];
+        }
+    }
+}
+
+/// Converts a run by a table of 256 values of `SIZE` bytes (2 or 4) that is held in registers: a register of bytes is
+/// looked up in the first bytes of all values, then in the second ones, and so on.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+fn look_up<const SIZE: usize>(converter: &Converter, table: &Table, bytes: &[u8], run: &mut [u8], past_caches: bool) {
+    let (run, _) = run.as_chunks_mut::<SIZE>();
+    assert!(run.len() == bytes.len());
+    // Stores that bypass the caches want whole lines: what is before the first one and behind the last is converted
+    // one by one. `align_offset` says "never" of memory that is not even aligned for its values.
+    let head = if past_caches { run.as_ptr().cast::<u8>().align_offset(LANES) / SIZE } else { 0 };
+    let past_caches = past_caches && run.as_ptr().addr() % SIZE == 0;
+    let head = if past_caches { head.min(run.len()) } else { 0 };
+    let end = head + (run.len() - head) / LANES * LANES;
+    converter.look_up(&bytes[..head], &mut run[..head]);
+    converter.look_up(&bytes[end..], &mut run[end..]);
+
+    let quarter = |plane: usize, i: usize| {
+        // SAFETY: a plane of the table has 256 bytes, `i < 4`.
+        unsafe { _mm512_loadu_si512(table.planes[plane].as_ptr().add(i * LANES).cast()) }
+    };
+    let tables: [[__m512i; 4]; SIZE] = std::array::from_fn(|plane| std::array::from_fn(|i| quarter(plane, i)));
+    // Unpacking puts the low half of each of the four lanes of a register into one result and the high half into
+    // another; in this order the results have the values in theirs.
+    let order = match SIZE {
+        4 => _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+        _ => _mm512_setr_epi32(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15),
+    };
+    for start in (head..end).step_by(LANES) {
+        // SAFETY: `start + 64 <= end`, which is at most the length of both.
+        let (source, target) = unsafe { (bytes.as_ptr().add(start), run.as_mut_ptr().add(start).cast::<u8>()) };
+        // SAFETY: 64 bytes are there.
+        let bytes = _mm512_permutexvar_epi32(order, unsafe { _mm512_loadu_si512(source.cast()) });
+        let high = _mm512_movepi8_mask(bytes);
+        let looked_up = tables.map(|[a, b, c, d]| {
+            let low = _mm512_mask2_permutex2var_epi8(a, bytes, !high, b);
+            _mm512_mask2_permutex2var_epi8(c, low, high, d)
+        });
+        let store = |place: usize, values: __m512i| {
+            // SAFETY: 64 values of `SIZE` bytes are `SIZE` registers; past the caches they are aligned.
+            unsafe {
+                let target = target.add(place * LANES).cast();
+                match past_caches {
+                    true => _mm512_stream_si512(target, values),
+                    false => _mm512_storeu_si512(target, values),
+                }
+            }
+        };
+        let low = _mm512_unpacklo_epi8(looked_up[0], looked_up[1]);
+        let high = _mm512_unpackhi_epi8(looked_up[0], looked_up[1]);
+        if SIZE == 4 {
+            let low_end = _mm512_unpacklo_epi8(looked_up[2], looked_up[3]);
+            let high_end = _mm512_unpackhi_epi8(looked_up[2], looked_up[3]);
+            store(0, _mm512_unpacklo_epi16(low, low_end));
+            store(1, _mm512_unpackhi_epi16(low, low_end));
+            store(2, _mm512_unpacklo_epi16(high, high_end));
+            store(3, _mm512_unpackhi_epi16(high, high_end));
+        } else {
+            store(0, low);
+            store(1, high);
+        }
+    }
+}
