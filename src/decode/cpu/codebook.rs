@@ -2,8 +2,15 @@
 
 use rayon::prelude::*;
 
+use super::image::Kernels;
+use super::memory;
 use crate::buffer::AlignedBytes;
+use crate::format::index::IndexWidth;
 use crate::geometry::Geometry;
+
+/// What places in the codebook are counted in, in bytes: so that every place fits in 32 bits, and an address is made of
+/// it by the load itself.
+const UNIT: usize = 8;
 
 /// Codewords with every patch row padded to a power of two, so that it is copied by one wide load and one wide store,
 /// which may run over into the next patch before that is written. No codeword lies across more cache lines than it
@@ -18,10 +25,10 @@ pub(super) struct Codebook {
 }
 
 impl Codebook {
-    /// Copies codewords that follow one another, with padding: at most 4 times their size.
+    /// Copies codewords that follow one another, with padding.
     pub fn new(codewords: &[u8], geometry: &Geometry) -> Self {
         let row_len = geometry.patch_row_len();
-        let row_stride = row_len.next_power_of_two().max(4);
+        let row_stride = row_len.next_power_of_two().max(UNIT);
         let rows = codewords.len() / row_len;
         let mut bytes = AlignedBytes::zeroed(rows * row_stride);
         bytes
@@ -39,7 +46,7 @@ impl Codebook {
         self.row_len
     }
 
-    /// Bytes from one patch row to the next: a power of two, 4 to 64.
+    /// Bytes from one patch row to the next: a power of two, 8 to 64.
     pub fn row_stride(&self) -> usize {
         self.row_stride
     }
@@ -48,33 +55,63 @@ impl Codebook {
         self.patch_height
     }
 
-    /// The codewords that indices stand for; those beyond the codebook for the last.
+    /// The codewords of patches from `first` on of a stored row; indices beyond the codebook stand for the last
+    /// codeword. There are as many as there are places to keep them.
     #[inline(always)]
-    pub fn choose<'a>(&'a self, indices: &'a mut [u32]) -> Chosen<'a> {
-        let last = (self.codewords - 1) as u32;
-        indices.iter_mut().for_each(|index| *index = (*index).min(last));
-        Chosen { codebook: self, indices, count: indices.len() }
+    pub fn choose<'a, K: Kernels>(
+        &'a self,
+        k: K,
+        width: IndexWidth,
+        row: &[u8],
+        first: usize,
+        places: &'a mut [Place],
+    ) -> Chosen<'a> {
+        // The largest codebook has 2^25 codewords of 16 rows of 64 bytes: 2^32 units.
+        let units = self.patch_height * self.row_stride / UNIT;
+        k.unpack(width, row, first, Scale { last: (self.codewords - 1) as u32, units: units as u32 }, places);
+        Chosen { codebook: self, places, next: &[] }
     }
 }
 
-/// Codewords of adjacent patches. Every index is in the codebook.
+/// How indices become places.
+#[derive(Clone, Copy)]
+pub(super) struct Scale {
+    /// The last index of the codebook.
+    pub last: u32,
+    /// From one codeword to the next.
+    pub units: u32,
+}
+
+impl Scale {
+    /// The place of the codeword that an index stands for.
+    #[inline(always)]
+    pub fn place(self, index: u32) -> Place {
+        index.min(self.last) * self.units
+    }
+}
+
+/// The place of a codeword in the codebook.
+pub(super) type Place = u32;
+
+/// Codewords of adjacent patches.
 #[derive(Clone, Copy)]
 pub(super) struct Chosen<'a> {
     codebook: &'a Codebook,
-    /// Of these patches and of those that will be asked for after them.
-    indices: &'a [u32],
-    count: usize,
+    /// Each is one of a codeword of the codebook.
+    places: &'a [Place],
+    /// Those of patches that will be asked for after these.
+    next: &'a [Place],
 }
 
 impl<'a> Chosen<'a> {
-    /// Some of them.
+    /// Some of them; those after them come next.
     #[inline(always)]
     pub fn part(&self, start: usize, count: usize) -> Self {
-        let indices = &self.indices[start..];
-        assert!(count <= indices.len());
-        Self { indices, count, ..*self }
+        let (places, next) = self.places[start..].split_at(count);
+        Self { places, next, ..*self }
     }
 
+    #[inline(always)]
     pub fn codebook(&self) -> &'a Codebook {
         self.codebook
     }
@@ -82,30 +119,24 @@ impl<'a> Chosen<'a> {
     /// The number of patches.
     #[inline(always)]
     pub fn len(&self) -> usize {
-        self.count
+        self.places.len()
     }
 
-    /// The index of a patch.
+    /// The places of the codewords, patch by patch.
     #[inline(always)]
-    pub fn index(&self, patch: usize) -> usize {
-        self.indices[patch] as usize
+    pub fn places(&self) -> &'a [Place] {
+        self.places
     }
 
-    /// The rows of a patch's codeword, each of `STRIDE` bytes, the codebook's row stride: as many as a patch is high.
+    /// The codeword at one of these places: as many rows as a patch is high, each padded to the codebook's stride.
     #[inline(always)]
-    pub fn codeword<const STRIDE: usize>(&self, patch: usize) -> *const [u8; STRIDE] {
-        debug_assert!(STRIDE == self.codebook.row_stride);
-        let first = self.index(patch) * self.codebook.patch_height * STRIDE;
-        // SAFETY: the index is below the number of codewords (`Codebook::choose`), and so the codeword lies in the
-        // codebook's bytes.
-        unsafe { self.codebook.bytes.as_slice().as_ptr().add(first).cast() }
+    pub fn codeword(&self, place: Place) -> *const u8 {
+        self.codebook.bytes.as_slice().as_ptr().wrapping_add(place as usize * UNIT)
     }
 
-    /// Asks for a codeword that will be needed so many patches on, if there is one.
+    /// Asks for the codewords that come next, the first lines of at most `count`.
     #[inline(always)]
-    pub fn prefetch(&self, patch: usize) {
-        let Some(&index) = self.indices.get(patch) else { return };
-        let first = index as usize * self.codebook.patch_height * self.codebook.row_stride;
-        super::memory::prefetch(&self.codebook.bytes.as_slice()[first..]);
+    pub fn prefetch_next(&self, count: usize) {
+        self.next.iter().take(count).for_each(|&place| memory::prefetch(self.codeword(place)));
     }
 }

@@ -1,6 +1,7 @@
 //! Codewords to a band: the rows of pixels that a row of patches covers, interleaved.
 
 use super::codebook::Chosen;
+use super::memory;
 
 /// How many patches ahead codewords are asked for: a large codebook is in no cache near the core.
 const AHEAD: usize = 16;
@@ -10,7 +11,6 @@ const AHEAD: usize = 16;
 #[inline(always)]
 pub(super) fn gather(chosen: Chosen, row_len: usize, band: &mut [u8]) {
     match chosen.codebook().row_stride() {
-        4 => strided::<4>(chosen, row_len, band),
         8 => strided::<8>(chosen, row_len, band),
         16 => strided::<16>(chosen, row_len, band),
         32 => strided::<32>(chosen, row_len, band),
@@ -30,14 +30,17 @@ fn strided<const STRIDE: usize>(chosen: Chosen, row_len: usize, band: &mut [u8])
 
 #[inline(always)]
 fn rows<const STRIDE: usize>(chosen: Chosen, row_len: usize, band: &mut [u8], rows: usize) {
-    let patch_row_len = chosen.codebook().row_len();
-    assert!(rows <= chosen.codebook().patch_height() && band.len() >= rows * row_len);
+    let (patch_row_len, patch_height) = (chosen.codebook().row_len(), chosen.codebook().patch_height());
+    assert!(STRIDE == chosen.codebook().row_stride() && rows <= patch_height && band.len() >= rows * row_len);
     // As many patches as can be stored whole without running over the end of the row; those after them are stored
     // byte for byte.
     let wide = if row_len < STRIDE { 0 } else { ((row_len - STRIDE) / patch_row_len + 1).min(chosen.len()) };
-    for patch in 0..wide {
-        chosen.prefetch(patch + AHEAD);
-        let codeword = chosen.codeword::<STRIDE>(patch);
+    let (first, last) = chosen.places().split_at(wide);
+    for (patch, &place) in first.iter().enumerate() {
+        if let Some(&ahead) = chosen.places().get(patch + AHEAD) {
+            memory::prefetch(chosen.codeword(ahead));
+        }
+        let codeword = chosen.codeword(place).cast::<[u8; STRIDE]>();
         for y in 0..rows {
             // SAFETY: a codeword has `patch_height >= rows` rows. `target` are `STRIDE` bytes of row `y` of the band,
             // which has `rows` rows of `row_len`: the last patch's begin at most at `row_len - STRIDE`.
@@ -47,14 +50,15 @@ fn rows<const STRIDE: usize>(chosen: Chosen, row_len: usize, band: &mut [u8], ro
             }
         }
     }
-    for patch in wide..chosen.len() {
-        let place = patch * patch_row_len;
-        let len = patch_row_len.min(row_len - place);
-        let codeword = chosen.codeword::<STRIDE>(patch);
+    for (patch, &place) in (wide..).zip(last) {
+        let start = patch * patch_row_len;
+        let len = patch_row_len.min(row_len - start);
+        let codeword = chosen.codeword(place).cast::<[u8; STRIDE]>();
         for (y, row) in band.chunks_exact_mut(row_len).enumerate() {
-            // SAFETY: a codeword has `patch_height >= rows` rows.
+            // SAFETY: as above.
             let source = unsafe { &*codeword.add(y) };
-            row[place..place + len].copy_from_slice(&source[..len]);
+            row[start..start + len].copy_from_slice(&source[..len]);
         }
     }
+    chosen.prefetch_next(AHEAD);
 }

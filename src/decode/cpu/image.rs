@@ -1,6 +1,6 @@
 //! One image, band by band: indices, then codewords, then values.
 
-use super::codebook::{Chosen, Codebook};
+use super::codebook::{Chosen, Codebook, Place, Scale};
 use super::convert::{Converter, deinterleave};
 use super::path::CpuPath;
 use super::{gather, memory};
@@ -27,7 +27,7 @@ pub(super) struct Job<'a> {
 /// A thread's memory for what is on its way.
 #[derive(Default)]
 pub(super) struct Scratch {
-    indices: Vec<u32>,
+    places: Vec<Place>,
     /// Interleaved bytes, the same sorted into planes, and values of a band.
     band: Vec<u8>,
     planes: Vec<u8>,
@@ -46,9 +46,9 @@ impl Scratch {
         grow(&mut self.band, band);
         grow(&mut self.planes, band);
         grow(&mut self.values, band * spec.dtype.size());
-        let indices = bands_at_once(g) * g.grid_width();
-        if self.indices.len() < indices {
-            self.indices.resize(indices, 0);
+        let places = bands_at_once(g) * g.grid_width();
+        if self.places.len() < places {
+            self.places.resize(places, 0);
         }
     }
 }
@@ -60,10 +60,11 @@ fn bands_at_once(g: &Geometry) -> usize {
 
 /// The steps of decoding. What is here runs on any processor; a path may have its own.
 pub(super) trait Kernels: Copy {
-    /// Reads indices of a stored row, from patch `first` on.
+    /// Reads the indices of a stored row from patch `first` on; each becomes `scale.place(index)`.
     #[inline(always)]
-    fn unpack(self, width: IndexWidth, row: &[u8], first: usize, indices: &mut [u32]) {
-        width.unpack(row, first, indices);
+    fn unpack(self, width: IndexWidth, row: &[u8], first: usize, scale: Scale, places: &mut [Place]) {
+        width.unpack(row, first, places);
+        places.iter_mut().for_each(|place| *place = scale.place(*place));
     }
 
     /// Copies codewords side by side into a band of rows of `row_len` bytes.
@@ -82,6 +83,12 @@ pub(super) trait Kernels: Copy {
     #[inline(always)]
     fn convert(self, converter: &Converter, bytes: &[u8], run: &mut [u8], past_caches: Option<&mut [u8]>) {
         convert(converter, bytes, run, past_caches);
+    }
+
+    /// Copies bytes with stores that bypass the caches.
+    #[inline(always)]
+    fn copy_past_caches(self, source: &[u8], target: &mut [u8]) {
+        memory::copy_streaming(source, target);
     }
 }
 
@@ -106,45 +113,57 @@ impl Kernels for Portable {}
 
 impl Job<'_> {
     /// Decodes one image. The path must be available.
-    pub fn decode(&self, path: CpuPath, row: &[u8], image: &mut [u8], scratch: &mut Scratch) {
+    pub fn decode(&self, path: CpuPath, rows: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
         match path {
-            CpuPath::Portable => self.image(Portable, row, image, scratch),
+            CpuPath::Portable => self.image(Portable, rows, image, scratch),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the path is available: the processor has these instructions.
-            CpuPath::Avx2 => unsafe { self.image_avx2(row, image, scratch) },
+            CpuPath::Avx2 => unsafe { self.image_avx2(rows, image, scratch) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            CpuPath::Avx512 => unsafe { self.image_avx512(row, image, scratch) },
+            CpuPath::Avx512 => unsafe { self.image_avx512(rows, image, scratch) },
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    fn image_avx2(&self, row: &[u8], image: &mut [u8], scratch: &mut Scratch) {
-        self.image(Portable, row, image, scratch);
+    fn image_avx2(&self, rows: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
+        self.image(Portable, rows, image, scratch);
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
-    fn image_avx512(&self, row: &[u8], image: &mut [u8], scratch: &mut Scratch) {
-        self.image(super::vbmi::Vbmi::new(), row, image, scratch);
+    fn image_avx512(&self, rows: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
+        self.image(super::vbmi::Vbmi::new(), rows, image, scratch);
     }
 
     #[inline(always)]
-    fn image<K: Kernels>(&self, k: K, row: &[u8], image: &mut [u8], scratch: &mut Scratch) {
+    fn image<K: Kernels>(&self, k: K, [row, next_row]: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
         let g = self.geometry;
         let at_once = bands_at_once(g);
         for first in (0..g.grid_height()).step_by(at_once) {
             let bands = at_once.min(g.grid_height() - first);
-            let indices = &mut scratch.indices[..bands * g.grid_width()];
-            k.unpack(self.index_width, row, first * g.grid_width(), indices);
-            let chosen = self.codebook.choose(indices);
+            let places = &mut scratch.places[..bands * g.grid_width()];
+            let chosen = self.codebook.choose(k, self.index_width, row, first * g.grid_width(), places);
             for band in 0..bands {
+                self.prefetch(row, next_row, first + band + at_once);
                 let chosen = chosen.part(band * g.grid_width(), g.grid_width());
                 let buffers = (&mut scratch.band[..], &mut scratch.planes[..], &mut scratch.values[..]);
                 self.band(k, chosen, (first + band) * g.patch_height(), image, buffers);
             }
         }
+    }
+
+    /// Asks for the indices of a band, counted on into the next image.
+    #[inline(always)]
+    fn prefetch(&self, row: &[u8], next_row: &[u8], band: usize) {
+        let bits = self.geometry.grid_width() * self.index_width.bits();
+        let (start, end) = (band * bits / 8, (band + 1) * bits / 8);
+        let address = match start < row.len() {
+            true => row.as_ptr().wrapping_add(start),
+            false => next_row.as_ptr().wrapping_add(start - row.len()),
+        };
+        (0..end - start).step_by(64).for_each(|line| memory::prefetch(address.wrapping_add(line)));
     }
 
     /// Decodes the rows of pixels from `top` on that one row of patches covers.
@@ -168,7 +187,7 @@ impl Job<'_> {
             (Dtype::U8, Layout::Nhwc) if !self.streamed => k.gather(chosen, row_len, &mut image[interleaved]),
             (Dtype::U8, Layout::Nhwc) => {
                 k.gather(chosen, row_len, pixels);
-                memory::copy_streaming(pixels, &mut image[interleaved]);
+                k.copy_past_caches(pixels, &mut image[interleaved]);
             }
             (_, Layout::Nhwc) => {
                 k.gather(chosen, row_len, pixels);
@@ -185,7 +204,7 @@ impl Job<'_> {
                 for (channel, (plane, target)) in planes.zip(targets).enumerate() {
                     let run = &mut target[top * width * size..(top + rows) * width * size];
                     match dtype {
-                        Dtype::U8 if self.streamed => memory::copy_streaming(plane, run),
+                        Dtype::U8 if self.streamed => k.copy_past_caches(plane, run),
                         Dtype::U8 => run.copy_from_slice(plane),
                         _ => k.convert(&self.converters[channel], plane, run, self.streamed.then_some(&mut *values)),
                     }

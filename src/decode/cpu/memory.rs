@@ -1,16 +1,16 @@
 //! Caches: reading what will be needed before it is, and writing past them what will not be.
 
-/// Asks for the cache line that holds the first of these values, without waiting.
+/// Asks for the cache line at an address, without waiting. It may be any address.
 #[inline(always)]
-pub(super) fn prefetch<T>(values: &[T]) {
+pub(super) fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: SSE is part of x86-64, and prefetching has no effect but on the caches, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = values;
+    let _ = address;
 }
 
 /// Outputs of this size and more are streamed. Between two measurements on a machine with 32 MiB of shared cache: at

@@ -113,19 +113,20 @@ impl Decoder for CpuDecoder {
             spec,
             streamed: output.len() >= memory::STREAM,
         };
-        let decode = |(row, image): (&&[u8], &mut [u8])| {
+        let decode = |(i, image): (usize, &mut [u8])| {
+            let next = rows.get(i + 1).copied().unwrap_or_default();
             SCRATCH.with_borrow_mut(|scratch| {
                 scratch.fit(g, spec);
-                job.decode(self.path, row, image, scratch);
+                job.decode(self.path, [rows[i], next], image, scratch);
             });
         };
         let image_len = spec.batch_len(g, 1);
         if rows.len() < 2 || output.len() < SHARED || rayon::current_num_threads() == 1 {
-            rows.iter().zip(output.chunks_exact_mut(image_len)).for_each(decode);
+            output.chunks_exact_mut(image_len).enumerate().for_each(decode);
             memory::finish_streaming();
             return Ok(());
         }
-        let images = rows.par_iter().zip(output.par_chunks_exact_mut(image_len));
+        let images = output.par_chunks_exact_mut(image_len).enumerate();
         images
             .with_min_len(SHARE.div_ceil(image_len))
             .for_each_init(memory::Streaming::default, |_, image| decode(image));

@@ -4,12 +4,15 @@
 
 use std::arch::x86_64::*;
 
-use super::codebook::Chosen;
+use super::codebook::{Chosen, Place, Scale};
 use super::convert::{Converter, Table};
 use super::image::Kernels;
-use super::{convert, gather};
+use super::{convert, gather, memory};
 use crate::format::index::IndexWidth;
 use crate::output::Dtype;
+
+/// How many 4x4 patches ahead codewords are asked for: as long as it takes to fetch one from the last cache.
+const AHEAD: usize = 32;
 
 /// Bytes of a register.
 const LANES: usize = 64;
@@ -26,28 +29,27 @@ impl Vbmi {
     }
 }
 
+// Calls, so that each kernel has all registers to itself; inlined into one loop they spill them.
+//
 // SAFETY of all calls below: a `Vbmi` exists, so the processor has the instructions.
 impl Kernels for Vbmi {
-    #[inline(always)]
-    fn unpack(self, width: IndexWidth, row: &[u8], first: usize, indices: &mut [u32]) {
-        match width.is_packed() && first * width.bits() % 8 == 0 {
-            true => unsafe { unpack(width.bits(), &row[first * width.bits() / 8..], indices) },
-            false => width.unpack(row, first, indices),
-        }
+    #[inline(never)]
+    fn unpack(self, width: IndexWidth, row: &[u8], first: usize, scale: Scale, places: &mut [Place]) {
+        unsafe { unpack(width, row, first, scale, places) }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn gather(self, chosen: Chosen, row_len: usize, band: &mut [u8]) {
         let codebook = chosen.codebook();
         let full = band.len() / row_len == codebook.patch_height() && chosen.len() * codebook.row_len() == row_len;
         match (codebook.row_len(), codebook.patch_height()) {
             (12, 4) if full && chosen.len() % 4 == 0 => unsafe { gather_4x4(chosen, row_len, band) },
             (6, 2) if full && chosen.len() % 8 == 0 => unsafe { gather_2x2(chosen, row_len, band) },
-            _ => gather::gather(chosen, row_len, band),
+            _ => unsafe { gather_any(chosen, row_len, band) },
         }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn deinterleave(self, pixels: &[u8], channels: usize, planes: &mut [u8]) {
         match channels {
             3 => unsafe { deinterleave_3(pixels, planes) },
@@ -55,12 +57,47 @@ impl Kernels for Vbmi {
         }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn convert(self, converter: &Converter, bytes: &[u8], run: &mut [u8], past_caches: Option<&mut [u8]>) {
         match (converter.table(), converter.dtype()) {
             (Some(table), Dtype::F32) => unsafe { look_up::<4>(converter, table, bytes, run, past_caches.is_some()) },
             (Some(table), Dtype::F16) => unsafe { look_up::<2>(converter, table, bytes, run, past_caches.is_some()) },
-            _ => super::image::convert(converter, bytes, run, past_caches),
+            _ => unsafe { convert_any(converter, bytes, run, past_caches) },
+        }
+    }
+
+    #[inline(never)]
+    fn copy_past_caches(self, source: &[u8], target: &mut [u8]) {
+        unsafe { copy_past_caches(source, target) }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+fn gather_any(chosen: Chosen, row_len: usize, band: &mut [u8]) {
+    gather::gather(chosen, row_len, band);
+}
+
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+fn convert_any(converter: &Converter, bytes: &[u8], run: &mut [u8], past_caches: Option<&mut [u8]>) {
+    super::image::convert(converter, bytes, run, past_caches);
+}
+
+/// Copies bytes with stores that bypass the caches.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+fn copy_past_caches(source: &[u8], target: &mut [u8]) {
+    assert!(source.len() == target.len());
+    let head = target.as_ptr().align_offset(LANES).min(target.len());
+    let end = head + (target.len() - head) / LANES * LANES;
+    target[..head].copy_from_slice(&source[..head]);
+    target[end..].copy_from_slice(&source[end..]);
+    for start in (head..end).step_by(LANES) {
+        // SAFETY: `start + 64` is at most the length of both; `target` is aligned from `head` on.
+        unsafe {
+            let bytes = _mm512_loadu_si512(source.as_ptr().add(start).cast());
+            _mm512_stream_si512(target.as_mut_ptr().add(start).cast(), bytes);
         }
     }
 }
@@ -82,41 +119,63 @@ macro_rules! bytes {
     }};
 }
 
-/// Reads bit-packed indices: those that begin in the first byte of `row`.
 #[inline]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
-fn unpack(bits: usize, row: &[u8], indices: &mut [u32]) {
-    assert!(bits <= 25 && row.len() * 8 >= indices.len() * bits);
-    // Sixteen indices take whole bytes. Each lies in the four bytes from that of its first bit on.
-    let mut places = [0u8; LANES];
+fn unpack(width: IndexWidth, row: &[u8], first: usize, scale: Scale, places: &mut [Place]) {
+    let row = &row[first * width.bits() / 8..];
+    match width.bits() {
+        8 => places.iter_mut().zip(row).for_each(|(place, &index)| *place = scale.place(index.into())),
+        16 => {
+            let indices = row.as_chunks().0.iter().map(|&bytes| u16::from_le_bytes(bytes).into());
+            places.iter_mut().zip(indices).for_each(|(place, index)| *place = scale.place(index));
+        }
+        32 => {
+            let indices = row.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes));
+            places.iter_mut().zip(indices).for_each(|(place, index)| *place = scale.place(index));
+        }
+        bits => unpack_packed(bits, row, first * bits % 8, scale, places),
+    }
+}
+
+/// Reads bit-packed indices of up to 25 bits; the first begins at bit `shift` of the row's first byte.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+fn unpack_packed(bits: usize, row: &[u8], shift: usize, scale: Scale, places: &mut [Place]) {
+    assert!(bits <= 25 && shift < 8 && row.len() * 8 >= shift + places.len() * bits);
+    // Sixteen indices take whole bytes, so every sixteen begin at the same bit. Each index lies in the four bytes from
+    // that of its first bit on.
+    let mut from = [0u8; LANES];
     let mut shifts = [0u32; 16];
-    for (i, shift) in shifts.iter_mut().enumerate() {
-        (0..4).for_each(|byte| places[i * 4 + byte] = (i * bits / 8 + byte) as u8);
-        *shift = (i * bits % 8) as u32;
+    for (i, target) in shifts.iter_mut().enumerate() {
+        let bit = shift + i * bits;
+        (0..4).for_each(|byte| from[i * 4 + byte] = (bit / 8 + byte) as u8);
+        *target = (bit % 8) as u32;
     }
     // SAFETY: both arrays are as long as a register.
-    let (places, shifts) =
-        unsafe { (_mm512_loadu_si512(places.as_ptr().cast()), _mm512_loadu_si512(shifts.as_ptr().cast())) };
+    let (from, shifts) =
+        unsafe { (_mm512_loadu_si512(from.as_ptr().cast()), _mm512_loadu_si512(shifts.as_ptr().cast())) };
     let mask = _mm512_set1_epi32((1 << bits) - 1);
-    let (groups, rest) = indices.as_chunks_mut::<16>();
+    let (last, units) = (_mm512_set1_epi32(scale.last as i32), _mm512_set1_epi32(scale.units as i32));
+    let (groups, rest) = places.as_chunks_mut::<16>();
     let mut start = 0;
-    for group in groups {
+    let read = |start: usize| {
         let left = row.len() - start;
         let present = if left >= LANES { !0 } else { (1 << left) - 1 };
-        // SAFETY: no byte behind the row is read; `group` are sixteen words.
-        unsafe {
-            let bytes = _mm512_maskz_loadu_epi8(present, row.as_ptr().add(start).cast());
-            let words = _mm512_srlv_epi32(_mm512_permutexvar_epi8(places, bytes), shifts);
-            _mm512_storeu_si512(group.as_mut_ptr().cast(), _mm512_and_si512(words, mask));
-        }
+        // SAFETY: no byte behind the row is read.
+        let bytes = unsafe { _mm512_maskz_loadu_epi8(present, row.as_ptr().add(start).cast()) };
+        let indices = _mm512_and_si512(_mm512_srlv_epi32(_mm512_permutexvar_epi8(from, bytes), shifts), mask);
+        _mm512_mullo_epi32(_mm512_min_epu32(indices, last), units)
+    };
+    for group in groups {
+        // SAFETY: sixteen words.
+        unsafe { _mm512_storeu_si512(group.as_mut_ptr().cast(), read(start)) };
         start += bits * 2;
     }
-    for (i, index) in rest.iter_mut().enumerate() {
-        let bit = start * 8 + i * bits;
-        let mut word = [0; 4];
-        let bytes = &row[bit / 8..row.len().min(bit / 8 + 4)];
-        word[..bytes.len()].copy_from_slice(bytes);
-        *index = (u32::from_le_bytes(word) >> (bit % 8)) & ((1 << bits) - 1);
+    if !rest.is_empty() {
+        let mut group = [0; 16];
+        // SAFETY: sixteen words.
+        unsafe { _mm512_storeu_si512(group.as_mut_ptr().cast(), read(start)) };
+        rest.copy_from_slice(&group[..rest.len()]);
     }
 }
 
@@ -140,13 +199,14 @@ fn gather_4x4(chosen: Chosen, row_len: usize, band: &mut [u8]) {
         0
     });
     let quad_below = _mm512_add_epi8(quad, _mm512_set1_epi8(32));
-    for patch in (0..chosen.len()).step_by(4) {
-        let load = |i: usize| {
-            chosen.prefetch(patch + i + 32);
-            // SAFETY: a codeword has 4 rows of 16 bytes.
-            unsafe { _mm512_loadu_si512(chosen.codeword::<16>(patch + i).cast()) }
-        };
-        let [a, b, c, d] = [load(0), load(1), load(2), load(3)];
+    let ahead = chosen.places().get(AHEAD..).unwrap_or_default().as_chunks::<4>().0;
+    let mut ahead = ahead.iter();
+    for (group, places) in chosen.places().as_chunks::<4>().0.iter().enumerate() {
+        if let Some(ahead) = ahead.next() {
+            ahead.iter().for_each(|&place| memory::prefetch(chosen.codeword(place)));
+        }
+        // SAFETY: a codeword has 4 rows of 16 bytes.
+        let [a, b, c, d] = places.map(|place| unsafe { _mm512_loadu_si512(chosen.codeword(place).cast()) });
         let left = _mm512_permutex2var_epi8(a, pair, b);
         let left_below = _mm512_permutex2var_epi8(a, pair_below, b);
         let right = _mm512_permutex2var_epi8(c, pair, d);
@@ -158,10 +218,11 @@ fn gather_4x4(chosen: Chosen, row_len: usize, band: &mut [u8]) {
             _mm512_permutex2var_epi8(left_below, quad_below, right_below),
         ];
         for (y, row) in rows.into_iter().enumerate() {
-            // SAFETY: row `y` of the band holds 12 bytes of each patch, and `patch + 4` is at most their number.
-            unsafe { store_48(band.as_mut_ptr().add(y * row_len + patch * 12), row) };
+            // SAFETY: row `y` of the band holds 12 bytes of each patch.
+            unsafe { store_48(band.as_mut_ptr().add(y * row_len + group * 48), row) };
         }
     }
+    chosen.prefetch_next(AHEAD);
 }
 
 /// Copies 2x2 RGB codewords (2 rows of 6 bytes, 8 apart) side by side: eight at a time.
@@ -171,19 +232,16 @@ fn gather_2x2(chosen: Chosen, row_len: usize, band: &mut [u8]) {
     assert!(chosen.len() % 8 == 0 && band.len() == 2 * row_len && chosen.len() * 6 == row_len);
     let above = bytes!(|i| if i < 48 { i / 6 * 16 + i % 6 } else { 0 });
     let below = _mm512_add_epi8(above, _mm512_set1_epi8(8));
-    for patch in (0..chosen.len()).step_by(8) {
-        let load = |i: usize| {
-            // SAFETY: a codeword has 2 rows of 8 bytes.
-            unsafe { _mm_loadu_si128(chosen.codeword::<8>(patch + i).cast()) }
-        };
-        let four = |i| {
-            let lanes = _mm512_inserti32x4(_mm512_castsi128_si512(load(i)), load(i + 1), 1);
-            _mm512_inserti32x4(_mm512_inserti32x4(lanes, load(i + 2), 2), load(i + 3), 3)
-        };
-        let (left, right) = (four(0), four(4));
-        // SAFETY: both rows of the band hold 6 bytes of each patch, and `patch + 8` is at most their number.
+    for (group, places) in chosen.places().as_chunks::<8>().0.iter().enumerate() {
+        let [a, b, c, d, e, f, g, h] = *places;
+        // SAFETY: a codeword has 2 rows of 8 bytes.
+        let codeword = |place| unsafe { _mm_loadu_si128(chosen.codeword(place).cast()) };
+        let two = |a, b| _mm256_inserti128_si256(_mm256_castsi128_si256(codeword(a)), codeword(b), 1);
+        let four = |a, b, c, d| _mm512_inserti64x4(_mm512_castsi256_si512(two(a, b)), two(c, d), 1);
+        let (left, right) = (four(a, b, c, d), four(e, f, g, h));
+        // SAFETY: both rows of the band hold 6 bytes of each patch.
         unsafe {
-            let target = band.as_mut_ptr().add(patch * 6);
+            let target = band.as_mut_ptr().add(group * 48);
             store_48(target, _mm512_permutex2var_epi8(left, above, right));
             store_48(target.add(row_len), _mm512_permutex2var_epi8(left, below, right));
         }
