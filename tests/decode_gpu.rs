@@ -40,7 +40,7 @@ fn check(device: &Device, case: &Case, outputs: &[OutputSpec]) {
     check_resident(&gpu, &archive, outputs, case);
 }
 
-/// The same through index rows that stay on the device.
+/// Some of the same outputs, of each element type, from index rows that stay on the device.
 fn check_resident(gpu: &GpuDecoder, archive: &Archive<Vec<u8>>, outputs: &[OutputSpec], case: &Case) {
     let limits = gpu.device().raw().limits();
     let resident = match Resident::new(gpu, archive, None) {
@@ -54,7 +54,7 @@ fn check_resident(gpu: &GpuDecoder, archive: &Archive<Vec<u8>>, outputs: &[Outpu
     assert_eq!(resident.byte_len(), Resident::bytes_needed(archive));
     let samples: Vec<usize> = (0..case.samples).rev().chain([0, 0]).collect();
     let rows = archive.rows(samples.iter().copied()).expect("there");
-    for spec in outputs {
+    for spec in outputs.iter().step_by(3) {
         let mut expected = vec![0x55; spec.batch_len(archive.geometry(), rows.len())];
         NaiveDecoder::new(archive).decode_bytes(&rows, spec, &mut expected).expect("decoded");
         let batch = resident.submit(&samples, spec).unwrap_or_else(|error| panic!("{case:?}, {spec:?}: {error}"));

@@ -23,6 +23,7 @@ import torch.nn.functional as F  # noqa: E402, N812
 from torch.utils.data import DataLoader, Subset  # noqa: E402
 
 import kuat  # noqa: E402
+import kuat
 from kuat import GPUDataset, GPUDecoder, KuatArchive  # noqa: E402
 from kuat._torch._backend import Gather, Native  # noqa: E402
 from kuat._torch._device import _accelerators  # noqa: E402
@@ -126,6 +127,18 @@ def test_decode_gives_the_pixels_of_the_archive(archive, dtype, layout):
     for images in (decoder.decode(archive.get_indices_batch(ids)), decoder.decode_batch(ids)):
         assert images.dtype == dtype and images.is_contiguous() and images.device == decoder.device
         assert torch.equal(images, expected)
+
+
+@pytest.mark.parametrize("place", ["cpu", "accelerator", *(device["index"] for device in kuat.devices())])
+def test_resident_rows_give_the_same_batches(archive, place):
+    dataset = GPUDataset(archive, device="cpu" if place == "accelerator" else place)
+    if place == "accelerator":
+        gather(dataset)
+    order = {"batch_size": 10, "shuffle": True, "seed": 3}
+    batches = list(dataset.batches(**order, resident=True))
+    assert len(batches) == 7
+    for (images, labels), (expected, expected_labels) in zip(batches, dataset.batches(**order)):
+        assert torch.equal(images, expected) and torch.equal(labels, expected_labels)
 
 
 def test_the_examples_of_the_readme(archive, path):

@@ -295,12 +295,16 @@ fn resident_chunk(
         }
     } else {
         images.extend(samples.iter().map(|&sample| [sample, 0]));
-        let mut touched: Vec<u32> = samples.iter().map(|sample| sample / per_part).collect();
-        touched.sort_unstable();
-        touched.dedup();
         let all = first..first + samples.len();
-        let parts: Vec<RowPart> = touched.into_iter().map(|number| part(number, all.clone())).collect();
         for window in ranges(0..len, limits.binding) {
+            // Of the resident parts those that the window's images need.
+            let end = (output.start + window.end).min(output.end).div_ceil(image_len) as usize;
+            let start = ((output.start + window.start) / image_len) as usize;
+            let mut touched: Vec<u32> =
+                samples[start - first..end - first].iter().map(|sample| sample / per_part).collect();
+            touched.sort_unstable();
+            touched.dedup();
+            let parts: Vec<RowPart> = touched.into_iter().map(|number| part(number, all.clone())).collect();
             words(limits, sizes, spec, &output, window, &parts, codebook_parts, &mut passes);
         }
     }
