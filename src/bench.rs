@@ -13,7 +13,7 @@ use crate::decode::cpu::CpuDecoder;
 use crate::decode::naive::NaiveDecoder;
 use crate::decode::{Decoder, resize};
 use crate::error::{Error, Result};
-use crate::gpu::{AdapterKind, Device, GpuDecoder, KernelTimes, PendingBatch, Resident, Select, Stream};
+use crate::gpu::{AdapterKind, Device, GpuDecoder, IN_FLIGHT, KernelTimes, Resident, Select, Stream};
 use crate::output::{Dtype, Layout, OutputSpec};
 use crate::progress::{Counter, Progress};
 
@@ -362,7 +362,7 @@ impl<'a> Batch<'a> {
         drop(batch);
 
         // The first ones fill the stream and its buffers.
-        let filling = 2 * Stream::<fn(usize) -> Result<PendingBatch>>::IN_FLIGHT;
+        let filling = 2 * IN_FLIGHT;
         let mut stream = Stream::new(runs + filling, |run| gpu.submit(&self.runs[run % runs], spec));
         let mut stream_times = Vec::new();
         for run in 0..runs + filling {

@@ -14,18 +14,20 @@ use crate::output::{Dtype, Layout, OutputSpec};
 
 pub(super) const SOURCE: &str = include_str!("../../shaders/decode.wgsl");
 
-/// Invocations of a workgroup where the device allows as many, by what is written. `cargo bench --bench gpu` measures all
-/// sizes; what it found, as time relative to 128 (lower is better):
+/// Invocations of a workgroup where the device allows as many. `cargo bench --bench gpu` measures all sizes; what they took,
+/// relative to 128, with batches of 64 images of 224x224 (on lavapipe processor time, as others use the machine):
 ///
-/// | adapter | output | 32 | 64 | 128 | 256 |
-/// |---|---|---|---|---|---|
-/// | lavapipe, 4x4 patches | u8 NHWC | 1.06 | 1.03 | 1 | 0.99 |
-/// | lavapipe, 2x2 patches | u8 NHWC | 1.08 | 1.02 | 1 | 0.97 |
-/// | lavapipe, 4x4 patches | f32 NCHW | 1.04 | 1.02 | 1 | 1.00 |
-/// | lavapipe, 2x2 patches | f32 NCHW | 1.03 | 1.01 | 1 | 1.00 |
+/// | adapter | output | patch | 32 | 64 | 128 | 256 |
+/// |---|---|---|---|---|---|---|
+/// | lavapipe | u8 NHWC | 4x4 | 1.07 | 1.04 | 1 | 0.99 |
+/// | lavapipe | u8 NHWC | 2x2 | 1.09 | 1.02 | 1 | 0.98 |
+/// | lavapipe | f32 NCHW | 4x4 | 1.04 | 1.02 | 1 | 1.01 |
+/// | lavapipe | f32 NCHW | 2x2 | 1.03 | 1.01 | 1 | 1.00 |
 ///
-/// Runs differ by 3 %, so 128 and 256 are the same there, and 256 is the most that SwiftShader has. No real GPU has been
-/// asked yet: its rows go here, and sizes that differ by adapter or kernel into this function.
+/// Runs differ by 3 %, so 128 and 256 are the same there; 256 is also the most that SwiftShader has. The shape, four
+/// pixels of every row of a patch to an invocation, was chosen there too: a word to an invocation took twice as long for
+/// u8, a value five times and four values in a row 1.6 times as long for f32. No real GPU has been asked yet: its rows go
+/// here, and a size that depends on the adapter or the kernel into this function.
 pub(super) fn workgroup_size(limits: &wgpu::Limits) -> u32 {
     const BEST: u32 = 128;
     BEST.min(limits.max_compute_invocations_per_workgroup).min(limits.max_compute_workgroup_size_x).max(1)

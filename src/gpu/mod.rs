@@ -33,6 +33,7 @@ pub use batch::{BatchPart, PendingBatch};
 pub use decoder::GpuDecoder;
 pub use device::{AdapterDescription, AdapterKind, Device, Select, adapters};
 pub use resident::Resident;
+pub(crate) use stream::IN_FLIGHT;
 pub use stream::Stream;
 pub use timing::{KernelTimes, StageTime};
 pub use wgpu;

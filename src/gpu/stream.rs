@@ -5,10 +5,14 @@ use std::collections::VecDeque;
 use super::batch::{PendingBatch, Reading};
 use crate::error::{Error, Result};
 
+/// Batches of a stream in flight: one for each of upload, decoding and reading back.
+pub(crate) const IN_FLIGHT: usize = 3;
+
 /// Reads batches back in order, and has handed the GPU those that follow before it waits for one: while the host copies
 /// a batch, the next is being decoded or on its way to host memory, and the index rows of the one after that are there.
 ///
-/// Once warm it allocates no buffers: those of a batch serve another as soon as it is read, and none is cleared first.
+/// Three batches are in flight, and as many held in host memory that the device writes. Once warm a stream allocates no
+/// buffers: those of a batch serve another, and none is cleared first.
 ///
 /// ```no_run
 /// # use kuat::gpu::{Device, GpuDecoder, Select, Stream};
@@ -42,9 +46,6 @@ impl<F> std::fmt::Debug for Stream<F> {
 }
 
 impl<F: FnMut(usize) -> Result<PendingBatch>> Stream<F> {
-    /// Batches in flight: one for each of upload, decoding and reading back. Each holds a batch of host memory.
-    pub const IN_FLIGHT: usize = 3;
-
     /// A stream of `count` batches, which `submit` hands to the GPU by [`GpuDecoder::submit`](super::GpuDecoder::submit)
     /// or [`Resident::submit`](super::Resident::submit). It is called with 0, 1, ..., and after an error no more.
     pub fn new(count: usize, submit: F) -> Self {
@@ -62,7 +63,7 @@ impl<F: FnMut(usize) -> Result<PendingBatch>> Stream<F> {
 
     /// The next batch, in memory that the host can read.
     pub(super) fn next(&mut self) -> Result<Reading> {
-        while self.in_flight.len() < Self::IN_FLIGHT && self.submitted < self.count {
+        while self.in_flight.len() < IN_FLIGHT && self.submitted < self.count {
             let reading = (self.submit)(self.submitted).and_then(PendingBatch::start_reading);
             self.submitted = if reading.is_ok() { self.submitted + 1 } else { self.count };
             self.in_flight.push_back(reading);
