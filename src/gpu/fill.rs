@@ -57,8 +57,9 @@ impl Fill {
             });
             let dispatch = |(buffer, range): &(&wgpu::Buffer, Range<u64>)| {
                 let units = ((range.end - range.start) / if quads { 16 } else { 4 }) as u32;
-                let x = units.div_ceil(workgroup_size).clamp(1, most);
-                let y = units.div_ceil(workgroup_size).div_ceil(x);
+                let workgroups = units.div_ceil(workgroup_size);
+                let y = workgroups.div_ceil(most).max(1);
+                let x = workgroups.div_ceil(y);
                 let params = Params { first_unit: 0, end_unit: units, stride: x * workgroup_size, value: 0x2a2a_2a2a };
                 let uniform = raw.create_buffer(&wgpu::BufferDescriptor {
                     label: None,

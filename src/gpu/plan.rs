@@ -459,9 +459,11 @@ fn dispatches(limits: &Limits, units: u64, pass: Pass, passes: &mut Vec<Pass>) {
     let most = limits.workgroups_per_dimension;
     for range in ranges(0..units, most.saturating_mul(most).saturating_mul(limits.workgroup_size)) {
         let workgroups = (range.end - range.start).div_ceil(limits.workgroup_size);
-        let x = workgroups.min(most);
+        // Rows of equal length, so that few invocations are beyond the end.
+        let y = workgroups.div_ceil(most);
+        let x = workgroups.div_ceil(y);
         passes.push(Pass {
-            workgroups: [x as u32, workgroups.div_ceil(x) as u32],
+            workgroups: [x as u32, y as u32],
             first_unit: range.start as u32,
             end_unit: range.end as u32,
             stride: (x * limits.workgroup_size) as u32,
