@@ -23,7 +23,6 @@ import torch.nn.functional as F  # noqa: E402, N812
 from torch.utils.data import DataLoader, Subset  # noqa: E402
 
 import kuat  # noqa: E402
-import kuat
 from kuat import GPUDataset, GPUDecoder, KuatArchive  # noqa: E402
 from kuat._torch._backend import Gather, Native  # noqa: E402
 from kuat._torch._device import _accelerators  # noqa: E402

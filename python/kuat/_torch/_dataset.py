@@ -95,9 +95,7 @@ class GPUDataset(Dataset):
         not fit there. Where the CPU decodes it changes nothing.
         """
         order = {"shuffle": shuffle, "seed": seed, "epoch": epoch, "drop_last": drop_last}
-        return _Batches(
-            self.decoder, batch_size, shard=(rank, world_size), ahead=prefetch, resident=resident, **order
-        )
+        return _Batches(self.decoder, batch_size, shard=(rank, world_size), ahead=prefetch, resident=resident, **order)
 
     def _labels(self, ids):
         return torch.from_dlpack(self.archive.labels(ids))
