@@ -1,16 +1,19 @@
 // Index rows to pixels.
 //
 // `columns_*`: one invocation writes four adjacent pixels of every row of one patch row of the grid: a whole patch of
-// width 4, two of width 2, four of width 1, a quarter of one of width 16. Indices are read once, stores are whole
-// words. Needs an image width that is a multiple of 4 and a patch width of 1, 2 or a multiple of 4.
+// width 4, two of width 2, four of width 1, a quarter of one of width 16. Indices are read once, loads of codewords are
+// quads of words, stores whole words. Needs an image width that is a multiple of 4 and a patch width of 1, 2 or a
+// multiple of 4.
 //
 // `words`: one invocation writes one 32-bit word of the output, value by value. Needs nothing; and it alone can work
 // on a part of the codebook, of an index row or of an image, leaving what other parts supply as it is (`merge`).
 //
 // Buffers:
 //   indices   index rows as stored in the archive, each padded to a whole word
-//   codebook  codewords; every patch row of a codeword is padded with zeros to a whole word
+//   codebook  codewords in strips as wide as a column (or the patch, if it is narrower or of an odd width), one beside
+//             the other; each row of a strip is padded with zeros to a whole word, each strip to a whole quad
 //   output    values in the layout asked for, without padding
+//   images    of each image of a batch of resident rows: the number of its row, and its place in the output binding
 //
 // No index reads outside the codebook: each is bounded by `last_codeword` first. All other addresses follow from the
 // geometry, which the host has checked.
@@ -32,22 +35,29 @@ struct Params {
     end_row: u32,
     // `words`: keep what this pass does not supply, instead of clearing it.
     merge: u32,
-    // `words`: the samples, patches and codewords that the bound parts hold.
+    // `words`: the samples, patches and codewords that the bound parts hold. With RESIDENT samples are counted in `images`,
+    // where `columns_*` begin at the first.
     first_sample: u32,
     samples: u32,
     first_patch: u32,
     patches: u32,
     first_codeword: u32,
     codewords: u32,
+    // With RESIDENT: the row that `indices` begins with, and how many it holds.
+    first_stored: u32,
+    stored: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> indices: array<u32>;
-@group(0) @binding(2) var<storage, read> codebook: array<u32>;
+// The same buffer as quads, for the columns, and as words.
+@group(0) @binding(2) var<storage, read> codebook_quads: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> codebook_words: array<u32>;
 // The same buffer as words, pairs and quads: an entry point uses one of them.
 @group(0) @binding(3) var<storage, read_write> output_words: array<u32>;
 @group(0) @binding(3) var<storage, read_write> output_pairs: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read_write> output_quads: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> images: array<vec2<u32>>;
 
 override WORKGROUP_SIZE: u32 = 128u;
 override IMAGE_WIDTH: u32 = 224u;
@@ -62,11 +72,15 @@ override GRID_HEIGHT: u32 = 56u;
 override INDEX_BITS: u32 = 16u;
 // Words of an index row.
 override ROW_WORDS: u32 = 1568u;
-// Words of a codeword, and of one patch row of it.
+// Pixels across a strip, and words of a row of one, of a strip, of a codeword.
+override STRIP_WIDTH: u32 = 4u;
+override STRIP_ROW_WORDS: u32 = 3u;
+override STRIP_WORDS: u32 = 12u;
 override CODEWORD_WORDS: u32 = 12u;
-override CODEWORD_ROW_WORDS: u32 = 3u;
 // Planes (NCHW) rather than interleaved pixels (NHWC).
 override PLANAR: bool = false;
+// Whether `indices` holds rows that stay on the device, among which `images` chooses, rather than the batch's in order.
+override RESIDENT: bool = false;
 // `words`: values in an output word: 4 (u8), 2 (f16) or 1 (f32).
 override VALUES_PER_WORD: u32 = 4u;
 
@@ -86,6 +100,18 @@ fn index_at(sample: u32, patch_number: u32) -> u32 {
     return min(index, params.last_codeword);
 }
 
+// The indices of a patch and of the next one, where the first has an even number.
+fn pair_at(sample: u32, patch_number: u32) -> vec2<u32> {
+    if 32u % (2u * INDEX_BITS) != 0u {
+        return vec2<u32>(index_at(sample, patch_number), index_at(sample, patch_number + 1u));
+    }
+    // Both are in one word, which two calls would load twice.
+    let bit = patch_number * INDEX_BITS;
+    let word = indices[sample * ROW_WORDS + bit / 32u] >> bit % 32u;
+    let pair = vec2<u32>(word, word >> INDEX_BITS % 32u) & vec2<u32>((1u << (INDEX_BITS % 32u)) - 1u);
+    return min(pair, vec2<u32>(params.last_codeword));
+}
+
 // ---- columns ----
 
 struct Column {
@@ -93,8 +119,8 @@ struct Column {
     top: u32,
     // Place of the first group of four values in the output, in groups.
     place: u32,
-    // First word of the codeword that holds each of the four pixels.
-    codewords: vec4<u32>,
+    // First quad of the strip that holds each of the four pixels; one for all of them, one for two, or one for each.
+    strips: vec4<u32>,
 }
 
 fn column_at(unit: u32) -> Column {
@@ -103,72 +129,109 @@ fn column_at(unit: u32) -> Column {
     let x = unit % width;
     let grid_row = unit / width;
     let grid_y = grid_row % GRID_HEIGHT;
-    let sample = grid_row / GRID_HEIGHT;
+    var sample = grid_row / GRID_HEIGHT;
+    var image = sample;
+    if RESIDENT {
+        let chosen = images[params.first_sample + sample];
+        sample = chosen.x - params.first_stored;
+        image = chosen.y;
+    }
     column.top = grid_y * PATCH_HEIGHT;
     if PLANAR {
-        column.place = (sample * CHANNELS * IMAGE_HEIGHT + column.top) * width + x;
+        column.place = (image * CHANNELS * IMAGE_HEIGHT + column.top) * width + x;
     } else {
-        column.place = ((sample * IMAGE_HEIGHT + column.top) * width + x) * CHANNELS;
+        column.place = ((image * IMAGE_HEIGHT + column.top) * width + x) * CHANNELS;
     }
     let patch_number = grid_y * GRID_WIDTH + x * 4u / PATCH_WIDTH;
+    // With narrow patches a row of the grid begins at a patch of even number, as images are a multiple of 4 wide.
     if PATCH_WIDTH == 1u {
-        column.codewords = vec4<u32>(
-            index_at(sample, patch_number),
-            index_at(sample, patch_number + 1u),
-            index_at(sample, patch_number + 2u),
-            index_at(sample, patch_number + 3u),
-        ) * CODEWORD_WORDS;
+        let pairs = vec4<u32>(pair_at(sample, patch_number), pair_at(sample, patch_number + 2u));
+        column.strips = pairs * (CODEWORD_WORDS / 4u);
     } else if PATCH_WIDTH == 2u {
-        column.codewords = vec4<u32>(
-            index_at(sample, patch_number),
-            0u,
-            index_at(sample, patch_number + 1u),
-            0u,
-        ) * CODEWORD_WORDS;
+        let pair = pair_at(sample, patch_number) * (CODEWORD_WORDS / 4u);
+        column.strips = vec4<u32>(pair.x, 0u, pair.y, 0u);
     } else {
-        let within = x % PATCH_COLUMNS * CHANNELS;
-        column.codewords = vec4<u32>(index_at(sample, patch_number) * CODEWORD_WORDS + within, 0u, 0u, 0u);
+        let strip = x % PATCH_COLUMNS * (STRIP_WORDS / 4u);
+        column.strips = vec4<u32>(index_at(sample, patch_number) * (CODEWORD_WORDS / 4u) + strip, 0u, 0u, 0u);
     }
     return column;
 }
 
-// Whether a row of the patch is below the image's lower edge.
-fn is_below(column: Column, y: u32) -> bool {
-    return IMAGE_HEIGHT % PATCH_HEIGHT != 0u && column.top + y >= IMAGE_HEIGHT;
+// Whether a row of the patch is in the image.
+fn is_inside(column: Column, y: u32) -> bool {
+    return y < PATCH_HEIGHT && (IMAGE_HEIGHT % PATCH_HEIGHT == 0u || column.top + y < IMAGE_HEIGHT);
 }
 
-// Four pixels of row `y` of the patch, interleaved: as many words as there are channels.
-fn pixels_at(column: Column, y: u32) -> vec4<u32> {
-    let words = column.codewords + y * CODEWORD_ROW_WORDS;
+// Of each strip of a column the quad that holds the end of a row.
+struct Quads {
+    a: vec4<u32>,
+    b: vec4<u32>,
+    c: vec4<u32>,
+    d: vec4<u32>,
+}
+
+// The quads of row `y + row`, given those of the row before. `y` is a multiple of 4, where a row begins at a whole quad;
+// `row`, below 4, is written as a number, so that what depends on it is decided at compile time.
+fn quads_at(column: Column, y: u32, row: u32, before: Quads) -> Quads {
+    let quad = (row * STRIP_ROW_WORDS + STRIP_ROW_WORDS - 1u) / 4u;
+    if y + row >= PATCH_HEIGHT || (row > 0u && quad == (row * STRIP_ROW_WORDS - 1u) / 4u) {
+        return before;
+    }
+    let quads = column.strips + y / 4u * STRIP_ROW_WORDS + quad;
+    var now: Quads;
+    now.a = codebook_quads[quads.x];
     if PATCH_WIDTH == 1u {
-        let a = codebook[words.x];
-        let b = codebook[words.y];
-        let c = codebook[words.z];
-        let d = codebook[words.w];
+        now.b = codebook_quads[quads.y];
+        now.d = codebook_quads[quads.w];
+    }
+    if PATCH_WIDTH <= 2u {
+        now.c = codebook_quads[quads.z];
+    }
+    return now;
+}
+
+// The words of a row of a strip, from the quads of the row before and of this one; what follows them is undefined.
+fn row_words(before: vec4<u32>, now: vec4<u32>, row: u32) -> vec4<u32> {
+    let first = row * STRIP_ROW_WORDS % 4u;
+    if first + STRIP_ROW_WORDS > 4u {
+        // Rows of three words alone are split.
+        if first == 3u {
+            return vec4<u32>(before.w, now.xy, 0u);
+        }
+        return vec4<u32>(before.zw, now.x, 0u);
+    } else if first == 1u {
+        return now.yzwx;
+    } else if first == 2u {
+        return now.zwxy;
+    } else if first == 3u {
+        return now.wxyz;
+    }
+    return now;
+}
+
+// Four pixels of a row of the patch, interleaved: as many words as there are channels.
+fn pixels_of(before: Quads, now: Quads, row: u32) -> vec4<u32> {
+    let a = row_words(before.a, now.a, row);
+    if PATCH_WIDTH > 2u {
+        return a;
+    }
+    let c = row_words(before.c, now.c, row);
+    if PATCH_WIDTH == 2u {
         if CHANNELS == 1u {
-            return vec4<u32>(a | b << 8u | c << 16u | d << 24u, 0u, 0u, 0u);
+            return vec4<u32>(a.x | c.x << 16u, 0u, 0u, 0u);
         } else if CHANNELS == 3u {
-            return vec4<u32>(a | b << 24u, b >> 8u | c << 16u, c >> 16u | d << 8u, 0u);
+            return vec4<u32>(a.x, a.y | c.x << 16u, (c.x >> 16u) | c.y << 16u, 0u);
         }
-        return vec4<u32>(a, b, c, d);
-    } else if PATCH_WIDTH == 2u {
-        if CHANNELS == 1u {
-            return vec4<u32>(codebook[words.x] | codebook[words.z] << 16u, 0u, 0u, 0u);
-        }
-        let a = vec2<u32>(codebook[words.x], codebook[words.x + 1u]);
-        let b = vec2<u32>(codebook[words.z], codebook[words.z + 1u]);
-        if CHANNELS == 3u {
-            return vec4<u32>(a.x, a.y | b.x << 16u, b.x >> 16u | b.y << 16u, 0u);
-        }
-        return vec4<u32>(a, b);
+        return vec4<u32>(a.xy, c.xy);
     }
-    let first = words.x;
+    let b = row_words(before.b, now.b, row).x;
+    let d = row_words(before.d, now.d, row).x;
     if CHANNELS == 1u {
-        return vec4<u32>(codebook[first], 0u, 0u, 0u);
+        return vec4<u32>(a.x | b << 8u | c.x << 16u | d << 24u, 0u, 0u, 0u);
     } else if CHANNELS == 3u {
-        return vec4<u32>(codebook[first], codebook[first + 1u], codebook[first + 2u], 0u);
+        return vec4<u32>(a.x | b << 24u, b >> 8u | c.x << 16u, c.x >> 16u | d << 8u, 0u);
     }
-    return vec4<u32>(codebook[first], codebook[first + 1u], codebook[first + 2u], codebook[first + 3u]);
+    return vec4<u32>(a.x, b, c.x, d);
 }
 
 // Four values that stand side by side in the output, of the `part`th of as many such groups as there are channels.
@@ -213,8 +276,9 @@ fn group_constants(constants: vec4<f32>, part: u32) -> vec4<f32> {
 }
 
 fn group_floats(pixels: vec4<u32>, part: u32) -> vec4<f32> {
-    let values = vec4<f32>(group_values(pixels, part));
-    return values * group_constants(params.scale, part) + group_constants(params.bias, part);
+    // By way of signed integers, for which processors have a conversion.
+    let values = vec4<f32>(vec4<i32>(group_values(pixels, part)));
+    return fma(values, group_constants(params.scale, part), group_constants(params.bias, part));
 }
 
 fn write_group_u8(column: Column, y: u32, pixels: vec4<u32>, part: u32) {
@@ -234,6 +298,61 @@ fn write_group_f32(column: Column, y: u32, pixels: vec4<u32>, part: u32) {
     output_quads[group_place(column, y, part)] = bitcast<vec4<u32>>(group_floats(pixels, part));
 }
 
+fn write_row_u8(column: Column, y: u32, pixels: vec4<u32>) {
+    if !is_inside(column, y) {
+        return;
+    }
+    write_group_u8(column, y, pixels, 0u);
+    if CHANNELS >= 3u {
+        write_group_u8(column, y, pixels, 1u);
+        write_group_u8(column, y, pixels, 2u);
+    }
+    if CHANNELS == 4u {
+        write_group_u8(column, y, pixels, 3u);
+    }
+}
+
+fn write_row_f16(column: Column, y: u32, pixels: vec4<u32>) {
+    if !is_inside(column, y) {
+        return;
+    }
+    write_group_f16(column, y, pixels, 0u);
+    if CHANNELS >= 3u {
+        write_group_f16(column, y, pixels, 1u);
+        write_group_f16(column, y, pixels, 2u);
+    }
+    if CHANNELS == 4u {
+        write_group_f16(column, y, pixels, 3u);
+    }
+}
+
+fn write_row_f32(column: Column, y: u32, pixels: vec4<u32>) {
+    if !is_inside(column, y) {
+        return;
+    }
+    write_group_f32(column, y, pixels, 0u);
+    if CHANNELS >= 3u {
+        write_group_f32(column, y, pixels, 1u);
+        write_group_f32(column, y, pixels, 2u);
+    }
+    if CHANNELS == 4u {
+        write_group_f32(column, y, pixels, 3u);
+    }
+}
+
+// The first four rows are outside of the loop, which most patches never enter.
+
+fn four_rows_u8(column: Column, y: u32) {
+    let a = quads_at(column, y, 0u, Quads());
+    write_row_u8(column, y, pixels_of(a, a, 0u));
+    let b = quads_at(column, y, 1u, a);
+    write_row_u8(column, y + 1u, pixels_of(a, b, 1u));
+    let c = quads_at(column, y, 2u, b);
+    write_row_u8(column, y + 2u, pixels_of(b, c, 2u));
+    let d = quads_at(column, y, 3u, c);
+    write_row_u8(column, y + 3u, pixels_of(c, d, 3u));
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn columns_u8(@builtin(global_invocation_id) id: vec3<u32>) {
     let unit = params.first_unit + id.y * params.stride + id.x;
@@ -241,20 +360,21 @@ fn columns_u8(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let column = column_at(unit);
-    for (var y = 0u; y < PATCH_HEIGHT; y++) {
-        if is_below(column, y) {
-            break;
-        }
-        let pixels = pixels_at(column, y);
-        write_group_u8(column, y, pixels, 0u);
-        if CHANNELS >= 3u {
-            write_group_u8(column, y, pixels, 1u);
-            write_group_u8(column, y, pixels, 2u);
-        }
-        if CHANNELS == 4u {
-            write_group_u8(column, y, pixels, 3u);
-        }
+    four_rows_u8(column, 0u);
+    for (var y = 4u; y < PATCH_HEIGHT; y += 4u) {
+        four_rows_u8(column, y);
     }
+}
+
+fn four_rows_f16(column: Column, y: u32) {
+    let a = quads_at(column, y, 0u, Quads());
+    write_row_f16(column, y, pixels_of(a, a, 0u));
+    let b = quads_at(column, y, 1u, a);
+    write_row_f16(column, y + 1u, pixels_of(a, b, 1u));
+    let c = quads_at(column, y, 2u, b);
+    write_row_f16(column, y + 2u, pixels_of(b, c, 2u));
+    let d = quads_at(column, y, 3u, c);
+    write_row_f16(column, y + 3u, pixels_of(c, d, 3u));
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -264,20 +384,21 @@ fn columns_f16(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let column = column_at(unit);
-    for (var y = 0u; y < PATCH_HEIGHT; y++) {
-        if is_below(column, y) {
-            break;
-        }
-        let pixels = pixels_at(column, y);
-        write_group_f16(column, y, pixels, 0u);
-        if CHANNELS >= 3u {
-            write_group_f16(column, y, pixels, 1u);
-            write_group_f16(column, y, pixels, 2u);
-        }
-        if CHANNELS == 4u {
-            write_group_f16(column, y, pixels, 3u);
-        }
+    four_rows_f16(column, 0u);
+    for (var y = 4u; y < PATCH_HEIGHT; y += 4u) {
+        four_rows_f16(column, y);
     }
+}
+
+fn four_rows_f32(column: Column, y: u32) {
+    let a = quads_at(column, y, 0u, Quads());
+    write_row_f32(column, y, pixels_of(a, a, 0u));
+    let b = quads_at(column, y, 1u, a);
+    write_row_f32(column, y + 1u, pixels_of(a, b, 1u));
+    let c = quads_at(column, y, 2u, b);
+    write_row_f32(column, y + 2u, pixels_of(b, c, 2u));
+    let d = quads_at(column, y, 3u, c);
+    write_row_f32(column, y + 3u, pixels_of(c, d, 3u));
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -287,19 +408,9 @@ fn columns_f32(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let column = column_at(unit);
-    for (var y = 0u; y < PATCH_HEIGHT; y++) {
-        if is_below(column, y) {
-            break;
-        }
-        let pixels = pixels_at(column, y);
-        write_group_f32(column, y, pixels, 0u);
-        if CHANNELS >= 3u {
-            write_group_f32(column, y, pixels, 1u);
-            write_group_f32(column, y, pixels, 2u);
-        }
-        if CHANNELS == 4u {
-            write_group_f32(column, y, pixels, 3u);
-        }
+    four_rows_f32(column, 0u);
+    for (var y = 4u; y < PATCH_HEIGHT; y += 4u) {
+        four_rows_f32(column, y);
     }
 }
 
@@ -331,14 +442,21 @@ fn value_at(row: u32, place: u32) -> Value {
     if row >= params.end_row || sample >= params.samples || patch_number >= params.patches {
         return value;
     }
+    if RESIDENT {
+        sample = images[sample].x - params.first_stored;
+        if sample >= params.stored {
+            return value;
+        }
+    }
     let codeword = index_at(sample, patch_number) - params.first_codeword;
     if codeword >= params.codewords {
         return value;
     }
     value.here = true;
-    let byte = x % PATCH_WIDTH * CHANNELS + value.channel;
-    let word = codeword * CODEWORD_WORDS + y % PATCH_HEIGHT * CODEWORD_ROW_WORDS + byte / 4u;
-    value.byte = (codebook[word] >> (byte % 4u * 8u)) & 255u;
+    let within = x % PATCH_WIDTH;
+    let byte = within % STRIP_WIDTH * CHANNELS + value.channel;
+    let word = codeword * CODEWORD_WORDS + within / STRIP_WIDTH * STRIP_WORDS + y % PATCH_HEIGHT * STRIP_ROW_WORDS;
+    value.byte = (codebook_words[word + byte / 4u] >> (byte % 4u * 8u)) & 255u;
     return value;
 }
 

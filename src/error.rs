@@ -271,6 +271,24 @@ pub enum Error {
         /// The driver's or wgpu's message.
         message: String,
     },
+    /// The GPU's memory is full.
+    #[error("{adapter}: {action} failed: the device's memory is full; ask for fewer samples at a time")]
+    GpuMemory {
+        /// The adapter's name.
+        adapter: String,
+        /// What was tried.
+        action: &'static str,
+    },
+    /// An archive's index rows do not fit in the device's memory.
+    #[error("{adapter}: the index rows take {needed} bytes of device memory, {}; decode batch by batch instead", allowed(*budget))]
+    GpuBudget {
+        /// The adapter's name.
+        adapter: String,
+        /// What they take.
+        needed: u64,
+        /// What was allowed; `None` if the device itself has less.
+        budget: Option<u64>,
+    },
     /// A decoder's output is not the oracle's.
     #[error(
         "{device} decodes wrongly ({output}): value {place} of the batch differs from the oracle's; please report it"
@@ -295,6 +313,10 @@ pub enum Error {
         /// The least that works.
         needed: u64,
     },
+}
+
+fn allowed(budget: Option<u64>) -> String {
+    budget.map_or("more than it has".into(), |bytes| format!("{bytes} are allowed"))
 }
 
 fn found_adapters(found: &[String]) -> String {

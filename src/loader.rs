@@ -136,7 +136,7 @@ impl<T: Send + 'static> Prefetch<T> {
     ///
     /// # Errors
     /// [`Error::Thread`] if no thread can be started.
-    pub fn new(count: usize, ahead: usize, work: impl Fn(usize) -> Result<T> + Send + 'static) -> Result<Self> {
+    pub fn new(count: usize, ahead: usize, mut work: impl FnMut(usize) -> Result<T> + Send + 'static) -> Result<Self> {
         let (sender, results) = sync_channel(ahead);
         let worker = std::thread::Builder::new().name("kuat-prefetch".into()).spawn(move || {
             for item in 0..count {

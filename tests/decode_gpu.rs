@@ -4,9 +4,12 @@
 
 mod common;
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+
 use common::{CASES, Case, assert_same, outputs};
-use kuat::gpu::{Device, GpuDecoder, Select, adapters, wgpu};
-use kuat::{Decoder, Error, NaiveDecoder, OutputSpec};
+use kuat::gpu::{Device, GpuDecoder, Resident, Select, Stream, adapters, wgpu};
+use kuat::{Archive, Decoder, Error, NaiveDecoder, OutputSpec};
 
 /// Runs a test on every adapter. None at all is a failure, unless `KUAT_TEST_WITHOUT_GPU` is set.
 fn on_every_adapter(test: impl Fn(&Select)) {
@@ -34,6 +37,31 @@ fn check(device: &Device, case: &Case, outputs: &[OutputSpec]) {
         let what = format!("{case:?} on {}", gpu.device_name());
         assert_same(&what, &found, &expected, spec, archive.geometry(), false);
     }
+    check_resident(&gpu, &archive, outputs, case);
+}
+
+/// Some of the same outputs, of each element type, from index rows that stay on the device.
+fn check_resident(gpu: &GpuDecoder, archive: &Archive<Vec<u8>>, outputs: &[OutputSpec], case: &Case) {
+    let limits = gpu.device().raw().limits();
+    let resident = match Resident::new(gpu, archive, None) {
+        Ok(resident) => resident,
+        Err(Error::GpuLimit { found, needed, .. }) => {
+            let row = archive.row_len() as u64;
+            return assert!(row > found && needed >= row && limits.max_storage_buffer_binding_size < row, "{case:?}");
+        }
+        Err(error) => panic!("{case:?}: {error}"),
+    };
+    assert_eq!(resident.byte_len(), Resident::bytes_needed(archive));
+    let samples: Vec<usize> = (0..case.samples).rev().chain([0, 0]).collect();
+    let rows = archive.rows(samples.iter().copied()).expect("there");
+    for spec in outputs.iter().step_by(3) {
+        let mut expected = vec![0x55; spec.batch_len(archive.geometry(), rows.len())];
+        NaiveDecoder::new(archive).decode_bytes(&rows, spec, &mut expected).expect("decoded");
+        let batch = resident.submit(&samples, spec).unwrap_or_else(|error| panic!("{case:?}, {spec:?}: {error}"));
+        let found = batch.read().expect("read");
+        let what = format!("{case:?}, {} resident parts, on {}", resident.parts(), gpu.device_name());
+        assert_same(&what, &found, &expected, spec, archive.geometry(), false);
+    }
 }
 
 #[test]
@@ -41,6 +69,17 @@ fn every_case_equals_the_oracle() {
     on_every_adapter(|select| {
         let device = Device::open(select).expect("the adapter opens");
         CASES.iter().for_each(|case| check(&device, case, &outputs(case.channels as usize)));
+    });
+}
+
+#[test]
+fn resident_rows_in_several_parts_decode_by_the_fast_kernels() {
+    // Rows of 128 bytes, 64 to a part; images of 768 bytes as bytes, ten to a window; a codebook in one part.
+    let case = Case { image: (16, 16), channels: 3, patch: (2, 2), codewords: 100, bits: Some(16), samples: 200 };
+    on_every_adapter(|select| {
+        let low = |limits: &mut wgpu::Limits| limits.max_storage_buffer_binding_size = 8 << 10;
+        let device = Device::open_with_limits(select, low).expect("the adapter opens");
+        check(&device, &case, &outputs(3));
     });
 }
 
@@ -107,6 +146,62 @@ fn several_batches_in_flight_do_not_disturb_each_other() {
                 assert!(batch.read().expect("read") == expected, "sample {sample}");
             }
         }
+    });
+}
+
+#[test]
+fn a_stream_submits_ahead_and_reads_behind_in_buffers_used_before() {
+    on_every_adapter(|select| {
+        let device = Device::open(select).expect("the adapter opens");
+        let archive = CASES[0].archive();
+        let gpu = GpuDecoder::new(&device, &archive).expect("uploaded");
+        let resident = Resident::new(&gpu, &archive, None).expect("fits");
+        let naive = NaiveDecoder::new(&archive);
+        let spec = OutputSpec::default();
+        let samples = |batch: usize| [batch % 5, (batch + 1) % 5];
+        let rows = |batch| archive.rows(samples(batch)).expect("there");
+        for keep in [false, true] {
+            let (submitted, outputs) = (Cell::new(0), RefCell::new(HashSet::new()));
+            let mut stream = Stream::new(20, |batch| {
+                assert_eq!(batch, submitted.replace(batch + 1));
+                let pending = match keep {
+                    true => resident.submit(&samples(batch), &spec)?,
+                    false => gpu.submit(&rows(batch), &spec)?,
+                };
+                outputs.borrow_mut().insert(pending.parts()[0].buffer().clone());
+                Ok(pending)
+            });
+            let mut found = vec![0; 2 * archive.geometry().image_len()];
+            for batch in 0..20 {
+                stream.read_into(&mut found).expect("read");
+                // When a batch has been read, the two that follow it had been submitted.
+                assert_eq!(submitted.get(), (batch + 3).min(20));
+                assert!(found == naive.decode::<u8>(&rows(batch), &spec).expect("decoded"), "batch {batch}");
+            }
+            assert!(matches!(stream.read_into(&mut found), Err(Error::Argument { .. })));
+            drop(stream);
+            assert!(outputs.into_inner().len() <= 3);
+        }
+    });
+}
+
+#[test]
+fn an_error_in_a_stream_comes_in_its_turn_and_ends_it() {
+    on_every_adapter(|select| {
+        let device = Device::open(select).expect("the adapter opens");
+        let archive = CASES[0].archive();
+        let gpu = GpuDecoder::new(&device, &archive).expect("uploaded");
+        let spec = OutputSpec::default();
+        let mut stream = Stream::new(9, |batch| match batch {
+            2 => gpu.submit(&[&[0]], &spec),
+            3.. => panic!("batch {batch} was asked for after an error"),
+            _ => gpu.submit(&archive.rows([batch]).expect("there"), &spec),
+        });
+        let mut pixels = vec![0; archive.geometry().image_len()];
+        assert!(matches!(stream.read_into(&mut [0]), Err(Error::OutputLength { .. })));
+        stream.read_into(&mut pixels).expect("read");
+        assert!(matches!(stream.read_into(&mut pixels), Err(Error::RowLength { .. })));
+        assert!(matches!(stream.read_into(&mut pixels), Err(Error::Argument { .. })));
     });
 }
 
@@ -185,6 +280,35 @@ fn an_empty_batch_and_wrong_arguments_are_answered_before_the_gpu_is_asked() {
         assert!(matches!(gpu.submit(&[&[0]], &spec), Err(Error::RowLength { .. })));
         let rows = archive.rows([0]).expect("there");
         assert!(matches!(gpu.decode_bytes(&rows, &spec, &mut [0]), Err(Error::OutputLength { .. })));
+    });
+}
+
+#[test]
+fn resident_rows_are_split_where_bindings_end_and_refused_beyond_their_budget() {
+    // 100 rows of 32 bytes, of which a binding holds 32.
+    let case = Case { image: (16, 16), channels: 3, patch: (4, 4), codewords: 1000, bits: Some(16), samples: 100 };
+    let archive = case.archive();
+    let needed = Resident::bytes_needed(&archive);
+    assert_eq!(needed, 3200);
+    on_every_adapter(|select| {
+        let low = |limits: &mut wgpu::Limits| limits.max_storage_buffer_binding_size = 64 << 10;
+        let device = Device::open_with_limits(select, low).expect("the adapter opens");
+        let gpu = GpuDecoder::new(&device, &archive).expect("uploaded");
+        assert_eq!(Resident::new(&gpu, &archive, Some(needed)).expect("fits").parts(), 1);
+        let refused = Resident::new(&gpu, &archive, Some(needed - 1));
+        assert!(matches!(refused, Err(Error::GpuBudget { needed: 3200, budget: Some(3199), .. })));
+
+        let low = |limits: &mut wgpu::Limits| limits.max_storage_buffer_binding_size = 1 << 10;
+        let device = Device::open_with_limits(select, low).expect("the adapter opens");
+        let gpu = GpuDecoder::new(&device, &archive);
+        // A thousand codewords of 48 bytes are in many parts then: the other kernel.
+        let resident = Resident::new(&gpu.expect("uploaded"), &archive, None).expect("fits");
+        assert_eq!(resident.parts(), 4);
+        let beyond = resident.submit(&[3, 100, 200], &OutputSpec::default());
+        assert!(matches!(beyond, Err(Error::Sample { sample: 100, samples: 100 })));
+        assert!(resident.submit(&[], &OutputSpec::default()).expect("submitted").parts().is_empty());
+        let other = CASES[0].archive();
+        assert!(matches!(Resident::new(resident.decoder(), &other, None), Err(Error::Argument { .. })));
     });
 }
 

@@ -21,6 +21,9 @@ class KuatDataset:
         Whether to leave out a last batch that is not full.
     layout, dtype, mean, std, device
         As for `KuatArchive.decode_batch`.
+    resident : bool
+        Whether a GPU keeps the index rows of all samples in its memory, sent there once, so that a batch needs only its
+        samples' numbers; `kuat.Error` if they do not fit there. Where the CPU decodes it changes nothing.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class KuatDataset:
         mean=None,
         std=None,
         device="auto",
+        resident=False,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
@@ -44,6 +48,7 @@ class KuatDataset:
         self._next = 0
         self._order = {"shuffle": shuffle, "seed": seed, "drop_last": drop_last}
         self._output = {"dtype": dtype, "layout": layout, "mean": mean, "std": std, "device": device}
+        self._resident = resident
         # Wrong arguments should not turn up in the first epoch.
         self.archive.decode_batch([], **self._output)
         self.archive._batches(batch_size, ahead=0, packed=True, **self._order)
@@ -64,7 +69,9 @@ class KuatDataset:
         "images" is an array as `KuatArchive.decode_batch` returns it, "labels" an int64 array, -1 where there is no
         label, and "captions" a list of str, or None if the archive has no captions.
         """
-        batches = self.archive._batches(self.batch_size, epoch=epoch, **self._order, **self._output)
+        batches = self.archive._batches(
+            self.batch_size, epoch=epoch, resident=self._resident, **self._order, **self._output
+        )
         return (
             {"images": images.numpy(), "labels": labels, "captions": self.archive.captions(samples)}
             for samples, labels, images in batches

@@ -31,6 +31,7 @@ class KuatDataset(Generic[_T]):
         mean: None = None,
         std: None = None,
         device: _kuat._Device = "auto",
+        resident: bool = False,
     ) -> None: ...
     @overload
     def __init__(
@@ -46,6 +47,7 @@ class KuatDataset(Generic[_T]):
         mean: _kuat._PerChannel | None = None,
         std: _kuat._PerChannel | None = None,
         device: _kuat._Device = "auto",
+        resident: bool = False,
     ) -> None: ...
     @overload
     def __init__(
@@ -61,6 +63,7 @@ class KuatDataset(Generic[_T]):
         mean: _kuat._PerChannel | None = None,
         std: _kuat._PerChannel | None = None,
         device: _kuat._Device = "auto",
+        resident: bool = False,
     ) -> None: ...
     @overload
     def __init__(
@@ -76,6 +79,7 @@ class KuatDataset(Generic[_T]):
         mean: _kuat._PerChannel | None = None,
         std: _kuat._PerChannel | None = None,
         device: _kuat._Device = "auto",
+        resident: bool = False,
     ) -> None: ...
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[_Batch[_T]]: ...

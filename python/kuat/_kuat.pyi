@@ -358,6 +358,7 @@ class KuatArchive:
         shard: tuple[int, int] = (0, 1),
         ahead: int = 2,
         packed: bool = False,
+        resident: bool = False,
         dtype: _Dtype | None = "uint8",
         layout: _Layout = "NHWC",
         mean: _PerChannel | None = None,

@@ -15,7 +15,7 @@ use crate::device::Device;
 use crate::error::{raise, raise_for_archive};
 use crate::json::to_python;
 use crate::memory::{ElementType, pooled_array};
-use crate::opened::{Opened, labels, locked};
+use crate::opened::{Maker, Opened, labels, locked};
 use crate::output::output_spec;
 use crate::process::Process;
 use crate::progress::interruptible;
@@ -347,10 +347,11 @@ impl KuatArchive {
     }
 
     /// An iterator over an epoch's batches, made ahead by threads: (samples, labels, images), int64 arrays and a
-    /// `kuat.Batch`. With `packed`, index rows as stored stand for the images.
+    /// `kuat.Batch`. With `packed`, index rows as stored stand for the images, and nothing if they are
+    /// `resident`; else a GPU keeps all index rows if they should be.
     #[pyo3(signature = (batch_size, *, shuffle=false, seed=Unsigned(0), epoch=Unsigned(0), drop_last=false, shard=(0, 1), ahead=Unsigned(2),
-                        packed=false, dtype=None, layout="NHWC", mean=None, std=None, device=Device::Auto),
-           text_signature = "(self, /, batch_size, *, shuffle=False, seed=0, epoch=0, drop_last=False, shard=(0, 1), ahead=2, packed=False, dtype='uint8', layout='NHWC', mean=None, std=None, device='auto')")]
+                        packed=false, resident=false, dtype=None, layout="NHWC", mean=None, std=None, device=Device::Auto),
+           text_signature = "(self, /, batch_size, *, shuffle=False, seed=0, epoch=0, drop_last=False, shard=(0, 1), ahead=2, packed=False, resident=False, dtype='uint8', layout='NHWC', mean=None, std=None, device='auto')")]
     #[expect(clippy::too_many_arguments, reason = "all but the first have defaults")]
     fn _batches<'py>(
         &self,
@@ -363,6 +364,7 @@ impl KuatArchive {
         shard: (usize, usize),
         ahead: Unsigned<usize>,
         packed: bool,
+        resident: bool,
         dtype: Option<&Bound<'py, PyAny>>,
         layout: &str,
         mean: Option<&Bound<'py, PyAny>>,
@@ -373,11 +375,12 @@ impl KuatArchive {
         let (Unsigned(batch_size), Unsigned(seed), Unsigned(epoch)) = (batch_size, seed, epoch);
         let options = kuat::loader::EpochOptions { batch_size, shuffle, seed, epoch, drop_last, shard };
         if packed {
-            return Batches::new(py, opened, options, ahead.0, None);
+            let maker = if resident { Maker::None } else { Maker::Packed };
+            return Batches::new(py, opened, options, ahead.0, maker, OutputSpec::default());
         }
         let spec = output_spec(opened.archive.geometry(), dtype, layout, mean, std)?;
-        let decoder = opened.decoder(py, &device)?;
-        Batches::new(py, opened, options, ahead.0, Some((decoder, spec)))
+        let maker = opened.maker(py, &device, resident)?;
+        Batches::new(py, opened, options, ahead.0, maker, spec)
     }
 
     /// Closes the file; everything but `path`, `repr` and pickling then raises ValueError.

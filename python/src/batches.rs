@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kuat::OutputSpec;
+use kuat::gpu::{PendingBatch, Stream};
 use kuat::loader::{Epoch, EpochOptions, NotYet, Prefetch};
-use kuat::{Decoder, OutputSpec};
 use numpy::PyArray1;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -12,7 +13,7 @@ use pyo3::prelude::*;
 use crate::batch::Batch;
 use crate::error::raise;
 use crate::memory::Memory;
-use crate::opened::{Opened, labels};
+use crate::opened::{Maker, Opened, labels};
 use crate::process::{Local, Process};
 
 /// How often a waiting iterator looks for Ctrl-C.
@@ -39,37 +40,70 @@ pub(crate) struct Batches {
 }
 
 impl Batches {
-    /// Starts making batches: decoded ones, or index rows as stored.
+    /// Starts making batches.
     pub fn new(
         py: Python<'_>,
         opened: Arc<Opened>,
         options: EpochOptions,
         ahead: usize,
-        decoder: Option<(Arc<dyn Decoder>, OutputSpec)>,
+        maker: Maker,
+        spec: OutputSpec,
     ) -> PyResult<Self> {
         if ahead > 1 << 16 {
             return Err(PyValueError::new_err(format!("ahead is {ahead}, expected a few batches")));
         }
-        let device = decoder.as_ref().map_or("cpu", |(decoder, _)| decoder.device_name()).to_string();
+        let device = maker.device_name().to_string();
         let process = Process::current();
         let (threads, epoch) = py.detach(|| -> PyResult<_> {
             let epoch = Epoch::new(opened.archive.samples(), &options).map_err(raise)?;
-            Ok((process.threads()?, epoch))
+            Ok((process.threads()?, Arc::new(epoch)))
         })?;
         let len = epoch.len();
+        let mut make = make(Arc::clone(&opened), Arc::clone(&epoch), maker, spec);
         let made = Prefetch::new(len, ahead, move |batch| {
+            let memory = process.work_ahead(|| threads.install(|| make(batch)))?;
             let samples = epoch.batch(batch);
-            let make = || match &decoder {
-                Some((decoder, spec)) => opened.decode(&**decoder, samples, spec),
-                None => opened.packed(samples),
-            };
-            let memory = process.work_ahead(|| threads.install(make))?;
             let labels = labels(&opened.archive, samples)?;
             Ok(Made { samples: samples.iter().map(|&sample| sample as i64).collect(), labels, memory })
         })
         .map_err(raise)?;
         Ok(Self { made: Local::new(Mutex::new(made)), len, device })
     }
+}
+
+/// What makes a batch in memory, called with 0, 1, ...
+type Make = Box<dyn FnMut(usize) -> kuat::Result<Arc<Memory>> + Send>;
+
+fn make(opened: Arc<Opened>, epoch: Arc<Epoch>, maker: Maker, spec: OutputSpec) -> Make {
+    match maker {
+        Maker::None => Box::new(move |_| opened.packed(&[])),
+        Maker::Packed => Box::new(move |batch| opened.packed(epoch.batch(batch))),
+        Maker::Cpu(decoder) => Box::new(move |batch| opened.decode(&*decoder, epoch.batch(batch), &spec)),
+        Maker::Gpu(decoder) => {
+            let (from, order) = (Arc::clone(&opened), Arc::clone(&epoch));
+            streamed(opened, epoch, spec, move |batch| {
+                decoder.submit(&from.archive.rows(order.batch(batch).iter().copied())?, &spec)
+            })
+        }
+        Maker::Resident(resident) => {
+            let order = Arc::clone(&epoch);
+            streamed(opened, epoch, spec, move |batch| resident.submit(order.batch(batch), &spec))
+        }
+    }
+}
+
+/// Batches of a GPU, which has several in flight.
+fn streamed(
+    opened: Arc<Opened>,
+    epoch: Arc<Epoch>,
+    spec: OutputSpec,
+    submit: impl FnMut(usize) -> kuat::Result<PendingBatch> + Send + 'static,
+) -> Make {
+    let mut stream = Stream::new(epoch.len(), submit);
+    Box::new(move |batch| {
+        let shape = spec.layout.shape(opened.archive.geometry(), epoch.batch(batch).len());
+        Memory::filled(&shape, spec.dtype.into(), |bytes| stream.read_into(bytes))
+    })
 }
 
 #[pymethods]

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kuat::gpu::{GpuDecoder, Select};
+use kuat::gpu::{GpuDecoder, Resident, Select};
 use kuat::{Archive, CpuDecoder, Decoder, OutputSpec};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -19,24 +19,28 @@ pub(crate) struct Opened {
     /// The locks are held for moments only, with the interpreter attached, and never while a decoder is made.
     cpu: Mutex<Option<Arc<dyn Decoder>>>,
     gpus: Mutex<Vec<(Select, Local<GpuDecoder>)>>,
+    residents: Mutex<Vec<(Select, Local<Resident>)>>,
 }
 
 impl Opened {
     pub fn new(archive: Archive) -> Self {
-        Self { archive, cpu: Mutex::default(), gpus: Mutex::default() }
+        Self { archive, cpu: Mutex::default(), gpus: Mutex::default(), residents: Mutex::default() }
     }
 
     /// The decoder for a device, made when first asked for.
-    pub fn decoder(self: &Arc<Self>, py: Python<'_>, device: &Device) -> PyResult<Arc<dyn Decoder>> {
-        let process = Process::current();
-        let select = match device {
-            Device::Cpu => None,
-            Device::Gpu(select) => Some(select.clone()),
-            Device::Auto => py.detach(|| process.best_device())?.map(|_| Select::Best),
-        };
-        match select {
+    pub fn decoder(&self, py: Python<'_>, device: &Device) -> PyResult<Arc<dyn Decoder>> {
+        match gpu(py, device)? {
             None => self.cpu_decoder(py),
-            Some(select) => self.gpu_decoder(py, select),
+            Some(select) => Ok(Arc::new(self.gpu_decoder(py, &select)?)),
+        }
+    }
+
+    /// What makes batch after batch on a device, from index rows that are kept there if it is a GPU and they should be.
+    pub fn maker(&self, py: Python<'_>, device: &Device, resident: bool) -> PyResult<Maker> {
+        match gpu(py, device)? {
+            None => Ok(Maker::Cpu(self.cpu_decoder(py)?)),
+            Some(select) if resident => Ok(Maker::Resident(self.resident(py, &select)?)),
+            Some(select) => Ok(Maker::Gpu(self.gpu_decoder(py, &select)?)),
         }
     }
 
@@ -52,22 +56,16 @@ impl Opened {
         Ok(Arc::clone(locked(&self.cpu).get_or_insert(made)))
     }
 
-    fn gpu_decoder(&self, py: Python<'_>, select: Select) -> PyResult<Arc<dyn Decoder>> {
-        let found = |gpus: &[(Select, Local<GpuDecoder>)]| {
-            let here = gpus.iter().filter(|(key, _)| *key == select).find_map(|(_, decoder)| decoder.get());
-            here.map(|decoder| Arc::new(decoder.clone()) as Arc<dyn Decoder>)
-        };
-        if let Some(decoder) = found(&locked(&self.gpus)) {
-            return Ok(decoder);
-        }
-        let made = py.detach(|| -> PyResult<_> {
-            let device = Process::current().device(&select)?;
+    fn gpu_decoder(&self, py: Python<'_>, select: &Select) -> PyResult<GpuDecoder> {
+        found_or_made(py, &self.gpus, select, || {
+            let device = Process::current().device(select)?;
             GpuDecoder::new(&device, &self.archive).map_err(raise)
-        })?;
-        let mut gpus = locked(&self.gpus);
-        gpus.retain(|(_, decoder)| decoder.get().is_some());
-        gpus.push((select.clone(), Local::new(made)));
-        found(&gpus).ok_or_else(|| PyValueError::new_err("the process forked while a decoder was made"))
+        })
+    }
+
+    fn resident(&self, py: Python<'_>, select: &Select) -> PyResult<Resident> {
+        let decoder = self.gpu_decoder(py, select)?;
+        found_or_made(py, &self.residents, select, || Resident::new(&decoder, &self.archive, None).map_err(raise))
     }
 
     /// Decodes samples into new memory.
@@ -85,6 +83,57 @@ impl Opened {
             Ok(())
         })
     }
+}
+
+/// What makes batches one after another.
+pub(crate) enum Maker {
+    /// Makes empty ones: whoever asked has what their samples need.
+    None,
+    /// Copies index rows as stored.
+    Packed,
+    Cpu(Arc<dyn Decoder>),
+    Gpu(GpuDecoder),
+    Resident(Resident),
+}
+
+impl Maker {
+    pub fn device_name(&self) -> &str {
+        match self {
+            Maker::None | Maker::Packed => "cpu",
+            Maker::Cpu(decoder) => decoder.device_name(),
+            Maker::Gpu(decoder) => decoder.device_name(),
+            Maker::Resident(resident) => resident.decoder().device_name(),
+        }
+    }
+}
+
+/// The GPU that a device means; `None` for the CPU.
+fn gpu(py: Python<'_>, device: &Device) -> PyResult<Option<Select>> {
+    match device {
+        Device::Cpu => Ok(None),
+        Device::Gpu(select) => Ok(Some(select.clone())),
+        Device::Auto => Ok(py.detach(|| Process::current().best_device())?.map(|_| Select::Best)),
+    }
+}
+
+/// What this process has made for a GPU, or what `make`, called without the interpreter, makes of it now.
+fn found_or_made<T: Clone + Send>(
+    py: Python<'_>,
+    all: &Mutex<Vec<(Select, Local<T>)>>,
+    select: &Select,
+    make: impl FnOnce() -> PyResult<T> + Send,
+) -> PyResult<T> {
+    let found = |all: &[(Select, Local<T>)]| {
+        all.iter().filter(|(key, _)| key == select).find_map(|(_, made)| made.get().cloned())
+    };
+    if let Some(found) = found(&locked(all)) {
+        return Ok(found);
+    }
+    let made = py.detach(make)?;
+    let mut all = locked(all);
+    all.retain(|(_, made)| made.get().is_some());
+    all.push((select.clone(), Local::new(made)));
+    found(&all).ok_or_else(|| PyValueError::new_err("the process forked while a decoder was made"))
 }
 
 /// The value, for a moment; whether a thread panicked with it does not matter.

@@ -139,6 +139,13 @@ impl Process {
         while self.ahead.load(Ordering::SeqCst) > 0 && start.elapsed() < LONGEST_END {
             std::thread::sleep(Duration::from_millis(1));
         }
+        // Batches that were submitted and nobody waits for.
+        let devices: Vec<Device> =
+            self.devices.try_lock().map(|devices| devices.values().cloned().collect()).unwrap_or_default();
+        for device in devices.iter().chain(self.best.get().into_iter().flatten()) {
+            // What it cannot do any more is of no interest now.
+            let _ = device.finish();
+        }
     }
 
     fn open(&self, select: &Select) -> kuat::Result<Device> {

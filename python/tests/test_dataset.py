@@ -55,11 +55,12 @@ def test_last_batch(path, images):
     )
 
 
+@pytest.mark.parametrize("resident", [False, True])
 @pytest.mark.parametrize("device", ["auto", "cpu", *(device["index"] for device in DEVICES)])
-def test_outputs_of_datasets(path, images, device):
+def test_outputs_of_datasets(path, images, device, resident):
     archive = kuat.KuatArchive(path)
     for output in outputs(3):
-        dataset = kuat.KuatDataset(archive, 4, True, 1, device=device, **output)
+        dataset = kuat.KuatDataset(archive, 4, True, 1, device=device, resident=resident, **output)
         assert dataset.archive is archive
         for batch in dataset:
             ids = [int(caption.split()[1]) for caption in batch["captions"]]

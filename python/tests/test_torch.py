@@ -128,6 +128,18 @@ def test_decode_gives_the_pixels_of_the_archive(archive, dtype, layout):
         assert torch.equal(images, expected)
 
 
+@pytest.mark.parametrize("place", ["cpu", "accelerator", *(device["index"] for device in kuat.devices())])
+def test_resident_rows_give_the_same_batches(archive, place):
+    dataset = GPUDataset(archive, device="cpu" if place == "accelerator" else place)
+    if place == "accelerator":
+        gather(dataset)
+    order = {"batch_size": 10, "shuffle": True, "seed": 3}
+    batches = list(dataset.batches(**order, resident=True))
+    assert len(batches) == 7
+    for (images, labels), (expected, expected_labels) in zip(batches, dataset.batches(**order)):
+        assert torch.equal(images, expected) and torch.equal(labels, expected_labels)
+
+
 def test_the_examples_of_the_readme(archive, path):
     decoder = GPUDecoder(archive, device="cpu")
     indices = archive.get_indices_batch([0, 1, 2, 3])

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use futures::channel::oneshot;
+use rayon::prelude::*;
 
 use super::decoder::Prepared;
 use super::device::Device;
@@ -133,7 +134,7 @@ impl PendingBatch {
             {
                 self.finish(piece, &mut rest, blocking).await?;
             }
-            in_flight.push_back(self.start(buffer, start, len)?);
+            in_flight.push_back(Piece::start(&self.device, buffer, start, len)?);
         }
         for piece in in_flight {
             self.finish(piece, &mut rest, blocking).await?;
@@ -141,44 +142,49 @@ impl PendingBatch {
         Ok(())
     }
 
-    /// Starts copying bytes of an output buffer to a staging buffer.
-    fn start(&self, buffer: &wgpu::Buffer, start: u64, len: u64) -> Result<Piece> {
-        let device = &self.device;
-        let padded = len.next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
-        device.scope("reading back", || {
-            let staging = device.pool().take(device.raw(), STAGING_USAGE, padded);
-            let mut encoder = device.raw().create_command_encoder(&Default::default());
-            encoder.copy_buffer_to_buffer(buffer, start, &staging, 0, padded);
-            let submission = device.queue().submit([encoder.finish()]);
-            let (sender, mapped) = oneshot::channel();
-            staging.map_async(wgpu::MapMode::Read, ..padded, move |result| {
-                // Nobody listens if the read was given up.
-                let _ = sender.send(result);
-            });
-            Piece { staging, len: len as usize, padded, submission, mapped }
-        })
-    }
-
     /// Waits for a piece and moves it to the front of `rest`.
-    async fn finish(&self, piece: Piece, rest: &mut &mut [u8], blocking: bool) -> Result<()> {
-        let action = "reading back";
+    async fn finish(&self, mut piece: Piece, rest: &mut &mut [u8], blocking: bool) -> Result<()> {
         match blocking {
             true => self.device.wait(&piece.submission)?,
-            false => self.device.wait_in_background(piece.submission).await?,
+            false => self.device.wait_in_background(piece.submission.clone()).await?,
         }
-        match piece.mapped.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(self.device.error(action, error)),
-            Err(_) => return Err(self.device.error(action, "the device gave no answer")),
+        piece.mapped(&self.device).await?;
+        piece.copy_to(&self.device, rest)
+    }
+
+    /// Starts copying all of the output to memory that the host can read. The batch's own buffers serve the next.
+    pub(super) fn start_reading(self) -> Result<Reading> {
+        let start = |part: &BatchPart| Piece::start(&self.device, &part.buffer, 0, part.bytes.end - part.bytes.start);
+        let pieces = self.parts.iter().map(start).collect::<Result<_>>()?;
+        Ok(Reading { device: self.device.clone(), pieces, len: self.len })
+    }
+}
+
+/// A batch on its way to the host.
+#[derive(Debug)]
+pub(super) struct Reading {
+    device: Device,
+    pieces: Vec<Piece>,
+    len: usize,
+}
+
+impl Reading {
+    /// Blocks until all of it is there.
+    pub fn wait(&mut self) -> Result<()> {
+        for piece in &mut self.pieces {
+            self.device.wait(&piece.submission)?;
+            pollster::block_on(piece.mapped(&self.device))?;
         }
-        let view = piece.staging.get_mapped_range(..piece.padded).map_err(|error| self.device.error(action, error))?;
-        let (target, behind) = std::mem::take(rest).split_at_mut(piece.len);
-        target.copy_from_slice(&view[..piece.len]);
-        *rest = behind;
-        drop(view);
-        piece.staging.unmap();
-        self.device.pool().put(piece.staging);
-        self.device.check_fault(action)
+        Ok(())
+    }
+
+    /// Copies it, once it is there.
+    pub fn copy_to(self, output: &mut [u8]) -> Result<()> {
+        if output.len() != self.len {
+            return Err(Error::OutputLength { found: output.len(), expected: self.len });
+        }
+        let mut rest = output;
+        self.pieces.into_iter().try_for_each(|piece| piece.copy_to(&self.device, &mut rest))
     }
 }
 
@@ -190,7 +196,11 @@ impl Drop for PendingBatch {
     }
 }
 
+/// Bytes that a thread copies at a time.
+const COPY: usize = 1 << 20;
+
 /// A copy on its way to the host.
+#[derive(Debug)]
 struct Piece {
     staging: wgpu::Buffer,
     len: usize,
@@ -198,4 +208,48 @@ struct Piece {
     padded: u64,
     submission: wgpu::SubmissionIndex,
     mapped: oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
+}
+
+impl Piece {
+    const ACTION: &str = "reading back";
+
+    /// Starts copying bytes of an output buffer to a staging buffer.
+    fn start(device: &Device, buffer: &wgpu::Buffer, start: u64, len: u64) -> Result<Self> {
+        let padded = len.next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
+        device.scope(Self::ACTION, || {
+            let staging = device.pool().take(device.raw(), STAGING_USAGE, padded);
+            let mut encoder = device.raw().create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(buffer, start, &staging, 0, padded);
+            let submission = device.queue().submit([encoder.finish()]);
+            let (sender, mapped) = oneshot::channel();
+            staging.map_async(wgpu::MapMode::Read, ..padded, move |result| {
+                // Nobody listens if the read was given up.
+                let _ = sender.send(result);
+            });
+            Self { staging, len: len as usize, padded, submission, mapped }
+        })
+    }
+
+    /// The device's answer, once the submission is done.
+    async fn mapped(&mut self, device: &Device) -> Result<()> {
+        match (&mut self.mapped).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(device.error(Self::ACTION, error)),
+            Err(_) => Err(device.error(Self::ACTION, "the device gave no answer")),
+        }
+    }
+
+    /// Moves the copy to the front of `rest`.
+    fn copy_to(self, device: &Device, rest: &mut &mut [u8]) -> Result<()> {
+        let view = self.staging.get_mapped_range(..self.padded).map_err(|error| device.error(Self::ACTION, error))?;
+        let (target, behind) = std::mem::take(rest).split_at_mut(self.len);
+        // One thread alone copies more slowly than a GPU's bus.
+        let pieces = target.par_chunks_mut(COPY).zip(view[..self.len].par_chunks(COPY));
+        pieces.for_each(|(target, source)| target.copy_from_slice(source));
+        *rest = behind;
+        drop(view);
+        self.staging.unmap();
+        device.pool().put(self.staging);
+        device.check_fault(Self::ACTION)
+    }
 }

@@ -7,15 +7,31 @@ use std::sync::{Mutex, PoisonError};
 use bytemuck::{Pod, Zeroable};
 
 use super::device::Device;
-use super::plan::{Pass, Sizes};
+use super::plan::{Pass, Rows, Sizes};
 use crate::error::Result;
+use crate::geometry::Geometry;
 use crate::output::{Dtype, Layout, OutputSpec};
 
 pub(super) const SOURCE: &str = include_str!("../../shaders/decode.wgsl");
 
-/// Invocations of a workgroup where the device allows as many. The kernels were measured with this size alone, on
-/// software adapters; no real GPU has been asked yet.
-pub(super) const WORKGROUP_SIZE: u32 = 128;
+/// Invocations of a workgroup where the device allows as many. `cargo bench --bench gpu` measures all sizes; what they took,
+/// relative to 128, with batches of 64 images of 224x224 (on lavapipe processor time, as others use the machine):
+///
+/// | adapter | output | patch | 32 | 64 | 128 | 256 |
+/// |---|---|---|---|---|---|---|
+/// | lavapipe | u8 NHWC | 4x4 | 1.07 | 1.04 | 1 | 0.99 |
+/// | lavapipe | u8 NHWC | 2x2 | 1.09 | 1.02 | 1 | 0.98 |
+/// | lavapipe | f32 NCHW | 4x4 | 1.04 | 1.02 | 1 | 1.01 |
+/// | lavapipe | f32 NCHW | 2x2 | 1.03 | 1.01 | 1 | 1.00 |
+///
+/// Runs differ by 3 %, so 128 and 256 are the same there; 256 is also the most that SwiftShader has. The shape, four
+/// pixels of every row of a patch to an invocation, was chosen there too: a word to an invocation took twice as long for
+/// u8, a value five times and four values in a row 1.6 times as long for f32. No real GPU has been asked yet: its rows go
+/// here, and a size that depends on the adapter or the kernel into this function.
+pub(super) fn workgroup_size(limits: &wgpu::Limits) -> u32 {
+    const BEST: u32 = 128;
+    BEST.min(limits.max_compute_invocations_per_workgroup).min(limits.max_compute_workgroup_size_x).max(1)
+}
 
 /// An entry point of the shader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,13 +75,20 @@ pub(crate) struct Params {
     pub patches: u32,
     pub first_codeword: u32,
     pub codewords: u32,
-    pub padding: [u32; 2],
+    pub first_stored: u32,
+    pub stored: u32,
 }
 
 impl Params {
     /// The parameters of a pass; `last_codeword` and the range of codewords are the codebook's to add.
     pub fn new(pass: &Pass, spec: &OutputSpec, channels: usize) -> Self {
+        let (first_stored, stored) = match &pass.rows {
+            Rows::Uploaded(_) => (0, 0),
+            Rows::Resident { first, len, .. } => (*first, *len),
+        };
         let mut params = Self {
+            first_stored,
+            stored,
             first_unit: pass.first_unit,
             end_unit: pass.end_unit,
             stride: pass.stride,
@@ -86,15 +109,61 @@ impl Params {
     }
 }
 
-/// Words of one patch row of a codeword on the device.
-pub(crate) fn codeword_row_words(sizes: &Sizes) -> usize {
-    sizes.geometry.patch_row_len().div_ceil(4)
+/// How codewords lie on the device: in strips as wide as a column of four pixels, or as the patch where that is narrower
+/// or of a width that has no columns. Each row of a strip is padded to a whole word, each strip to four of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CodewordLayout {
+    strips: usize,
+    /// Pixels across a strip.
+    strip_width: usize,
+    rows: usize,
+    /// Bytes of a row of a strip, as stored.
+    row_len: usize,
+}
+
+impl CodewordLayout {
+    pub fn new(geometry: &Geometry) -> Self {
+        let strip_width = if geometry.patch_width().is_multiple_of(4) { 4 } else { geometry.patch_width() };
+        let (strips, rows) = (geometry.patch_width() / strip_width, geometry.patch_height());
+        Self { strips, strip_width, rows, row_len: strip_width * geometry.channels() }
+    }
+
+    fn row_words(&self) -> usize {
+        self.row_len.div_ceil(4)
+    }
+
+    fn strip_words(&self) -> usize {
+        (self.rows * self.row_words()).next_multiple_of(4)
+    }
+
+    /// Bytes of a codeword on the device.
+    pub fn len(&self) -> usize {
+        self.strips * self.strip_words() * 4
+    }
+
+    /// Brings codewords as stored to this layout; `padded` holds zeros.
+    pub fn pad(&self, codewords: &[u8], padded: &mut [u8]) {
+        let stored = codewords.chunks_exact(self.strips * self.rows * self.row_len);
+        for (stored, padded) in stored.zip(padded.chunks_exact_mut(self.len())) {
+            for (strip, padded) in padded.chunks_exact_mut(self.strip_words() * 4).enumerate() {
+                let rows = stored.chunks_exact(self.row_len).skip(strip).step_by(self.strips);
+                for (row, padded) in rows.zip(padded.chunks_exact_mut(self.row_words() * 4)) {
+                    padded[..row.len()].copy_from_slice(row);
+                }
+            }
+        }
+    }
 }
 
 /// The values of the shader's `override` constants for an archive and an output.
-pub(crate) fn constants(sizes: &Sizes, spec: &OutputSpec, workgroup_size: u32) -> Vec<(&'static str, f64)> {
+pub(crate) fn constants(
+    sizes: &Sizes,
+    spec: &OutputSpec,
+    resident: bool,
+    workgroup_size: u32,
+) -> Vec<(&'static str, f64)> {
     let g = &sizes.geometry;
-    let row_words = codeword_row_words(sizes);
+    let layout = CodewordLayout::new(g);
     let integers = [
         ("WORKGROUP_SIZE", workgroup_size as usize),
         ("IMAGE_WIDTH", g.image_width()),
@@ -107,9 +176,12 @@ pub(crate) fn constants(sizes: &Sizes, spec: &OutputSpec, workgroup_size: u32) -
         ("GRID_HEIGHT", g.grid_height()),
         ("INDEX_BITS", sizes.index_width.bits()),
         ("ROW_WORDS", sizes.row_stride() as usize / 4),
-        ("CODEWORD_WORDS", row_words * g.patch_height()),
-        ("CODEWORD_ROW_WORDS", row_words),
+        ("STRIP_WIDTH", layout.strip_width),
+        ("STRIP_ROW_WORDS", layout.row_words()),
+        ("STRIP_WORDS", layout.strip_words()),
+        ("CODEWORD_WORDS", layout.len() / 4),
         ("PLANAR", usize::from(spec.layout == Layout::Nchw)),
+        ("RESIDENT", usize::from(resident)),
         ("VALUES_PER_WORD", 4 / spec.dtype.size()),
     ];
     integers.into_iter().map(|(name, value)| (name, value as f64)).collect()
@@ -122,11 +194,11 @@ pub(crate) struct Pipelines {
     pub layout: wgpu::BindGroupLayout,
     pipeline_layout: wgpu::PipelineLayout,
     workgroup_size: u32,
-    made: Mutex<HashMap<(Kernel, Dtype, Layout), wgpu::ComputePipeline>>,
+    made: Mutex<HashMap<(Kernel, Dtype, Layout, bool), wgpu::ComputePipeline>>,
 }
 
 impl Pipelines {
-    pub fn new(device: &Device) -> Result<Self> {
+    pub fn new(device: &Device, workgroup_size: u32) -> Result<Self> {
         device.scope("compiling decode.wgsl", || {
             let raw = device.raw();
             let module = raw.create_shader_module(wgpu::ShaderModuleDescriptor {
@@ -147,6 +219,7 @@ impl Pipelines {
                     buffer(1, storage(true)),
                     buffer(2, storage(true)),
                     buffer(3, storage(false)),
+                    buffer(4, storage(true)),
                 ],
             });
             let pipeline_layout = raw.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -154,7 +227,6 @@ impl Pipelines {
                 bind_group_layouts: &[Some(&layout)],
                 immediate_size: 0,
             });
-            let workgroup_size = workgroup_size(&raw.limits());
             Self { module, layout, pipeline_layout, workgroup_size, made: Mutex::default() }
         })
     }
@@ -163,7 +235,15 @@ impl Pipelines {
         self.workgroup_size
     }
 
-    pub fn get(&self, device: &Device, kernel: Kernel, sizes: &Sizes, spec: &OutputSpec) -> wgpu::ComputePipeline {
+    /// The kernel for an output, reading the batch's own index rows or resident ones.
+    pub fn get(
+        &self,
+        device: &Device,
+        kernel: Kernel,
+        resident: bool,
+        sizes: &Sizes,
+        spec: &OutputSpec,
+    ) -> wgpu::ComputePipeline {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || {
             device.raw().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -172,16 +252,12 @@ impl Pipelines {
                 module: &self.module,
                 entry_point: Some(kernel.entry_point()),
                 compilation_options: wgpu::PipelineCompilationOptions {
-                    constants: &constants(sizes, spec, self.workgroup_size),
+                    constants: &constants(sizes, spec, resident, self.workgroup_size),
                     ..Default::default()
                 },
                 cache: None,
             })
         };
-        made.entry((kernel, spec.dtype, spec.layout)).or_insert_with(make).clone()
+        made.entry((kernel, spec.dtype, spec.layout, resident)).or_insert_with(make).clone()
     }
-}
-
-pub(crate) fn workgroup_size(limits: &wgpu::Limits) -> u32 {
-    WORKGROUP_SIZE.min(limits.max_compute_invocations_per_workgroup).min(limits.max_compute_workgroup_size_x).max(1)
 }

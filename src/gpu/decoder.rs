@@ -5,16 +5,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::batch::{BatchPart, PendingBatch};
-use super::decode::{Params, Pipelines, codeword_row_words};
+use super::decode::{CodewordLayout, Kernel, Params, Pipelines, workgroup_size};
 use super::device::Device;
-use super::plan::{Chunk, Limits, Pass, Sizes, plan};
+use super::plan::{Chunk, Input, Limits, Pass, Rows, Sizes, Source, TooSmall, plan};
 use crate::archive::Archive;
 use crate::decode::{Decoder, check_call};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::output::OutputSpec;
 
-const INDEX_USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_DST);
+pub(super) const INDEX_USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_DST);
 const PARAMS_USAGE: wgpu::BufferUsages = wgpu::BufferUsages::UNIFORM.union(wgpu::BufferUsages::COPY_DST);
 pub(super) const OUTPUT_USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC);
 
@@ -41,10 +41,30 @@ struct Shared {
     pipelines: Pipelines,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct CodebookPart {
     buffer: wgpu::Buffer,
     codewords: Range<usize>,
+}
+
+/// What a batch is made of.
+pub(super) enum Batch<'a> {
+    Rows(&'a [&'a [u8]]),
+    /// Samples among the rows that the device keeps, in parts of so many.
+    Resident {
+        samples: &'a [u32],
+        parts: &'a [wgpu::Buffer],
+        per_part: u32,
+    },
+}
+
+impl Batch<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Batch::Rows(rows) => rows.len(),
+            Batch::Resident { samples, .. } => samples.len(),
+        }
+    }
 }
 
 /// What a batch needs on the device, ready to be dispatched.
@@ -54,15 +74,36 @@ pub(super) struct Prepared {
     dispatches: Vec<Dispatch>,
 }
 
-type Dispatch = (wgpu::ComputePipeline, wgpu::BindGroup, [u32; 2]);
+struct Dispatch {
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    workgroups: [u32; 2],
+    /// Which part of the output it writes, and which bytes of that.
+    part: usize,
+    window: Range<u64>,
+}
 
 impl Prepared {
     pub fn record(&self, pass: &mut wgpu::ComputePass) {
-        for (pipeline, bind_group, [x, y]) in &self.dispatches {
+        for Dispatch { pipeline, bind_group, workgroups: [x, y], .. } in &self.dispatches {
             pass.set_pipeline(pipeline);
             pass.set_bind_group(0, bind_group, &[]);
             pass.dispatch_workgroups(*x, *y, 1);
         }
+    }
+
+    /// What the dispatches write.
+    pub fn windows(&self) -> Vec<(&wgpu::Buffer, Range<u64>)> {
+        let mut windows: Vec<_> =
+            self.dispatches.iter().map(|dispatch| (dispatch.part, dispatch.window.clone())).collect();
+        windows.dedup();
+        windows.into_iter().map(|(part, window)| (self.parts[part].buffer(), window)).collect()
+    }
+
+    /// Gives the buffers back without a submission to wait for.
+    pub fn recycle(self, device: &Device) {
+        let outputs = self.parts.iter().map(|part| part.buffer().clone());
+        outputs.chain(self.used).for_each(|buffer| device.pool().put(buffer));
     }
 }
 
@@ -75,7 +116,7 @@ impl GpuDecoder {
     pub fn new<D: AsRef<[u8]>>(device: &Device, archive: &Archive<D>) -> Result<Self> {
         let sizes = Sizes { geometry: *archive.geometry(), index_width: archive.index_width() };
         let raw_limits = device.raw().limits();
-        let pipelines = Pipelines::new(device)?;
+        let pipelines = Pipelines::new(device, workgroup_size(&raw_limits))?;
         let limits = Limits {
             binding: raw_limits.max_storage_buffer_binding_size.min(raw_limits.max_buffer_size),
             buffer: raw_limits.max_buffer_size / 4 * 4,
@@ -95,54 +136,125 @@ impl GpuDecoder {
         &self.shared.device
     }
 
+    /// Compiles the kernel for an output now rather than with the first batch.
+    ///
+    /// # Errors
+    /// [`Error::Normalization`] if the output does not fit the images; [`Error::Gpu`] if the device fails.
+    pub fn compile(&self, spec: &OutputSpec) -> Result<()> {
+        let Shared { device, sizes, codebook, pipelines, .. } = &*self.shared;
+        spec.check(&sizes.geometry)?;
+        let columns = sizes.fit_columns() && codebook.len() == 1;
+        let kernel = if columns { Kernel::columns(spec.dtype) } else { Kernel::Words };
+        device.scope("compiling a kernel", || drop(pipelines.get(device, kernel, false, sizes, spec)))
+    }
+
+    /// The same decoder with workgroups of another size, for measuring; at most as many invocations as the device allows.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if the device fails.
+    pub fn with_workgroup_size(&self, size: u32) -> Result<Self> {
+        let Shared { device, name, sizes, limits, codewords, codebook, .. } = &*self.shared;
+        let raw_limits = device.raw().limits();
+        let most = raw_limits.max_compute_invocations_per_workgroup.min(raw_limits.max_compute_workgroup_size_x);
+        let pipelines = Pipelines::new(device, size.clamp(1, most))?;
+        let limits = Limits { workgroup_size: pipelines.workgroup_size().into(), ..*limits };
+        let (device, name, codebook) = (device.clone(), name.clone(), codebook.clone());
+        let shared = Shared { device, name, sizes: *sizes, limits, codewords: *codewords, codebook, pipelines };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Invocations of a workgroup.
+    pub fn workgroup_size(&self) -> u32 {
+        self.shared.pipelines.workgroup_size()
+    }
+
     /// Hands a batch to the GPU and returns while it works. Several batches can be in flight; they run in order.
     ///
     /// # Errors
     /// As [`Decoder::decode_bytes`].
     pub fn submit(&self, rows: &[&[u8]], spec: &OutputSpec) -> Result<PendingBatch> {
-        let prepared = self.prepare(rows, spec)?;
+        self.submit_batch(&Batch::Rows(rows), spec, None)
+    }
+
+    /// Hands a batch to the GPU, with the times when its kernels begin and end if asked for.
+    pub(super) fn submit_batch(
+        &self,
+        batch: &Batch,
+        spec: &OutputSpec,
+        timestamps: Option<wgpu::ComputePassTimestampWrites>,
+    ) -> Result<PendingBatch> {
+        let prepared = self.prepare(batch, spec)?;
         let device = self.device();
         let submission = device.scope("decoding", || {
             let mut encoder = device.raw().create_command_encoder(&Default::default());
-            prepared.record(&mut encoder.begin_compute_pass(&Default::default()));
+            let pass = wgpu::ComputePassDescriptor { label: None, timestamp_writes: timestamps };
+            prepared.record(&mut encoder.begin_compute_pass(&pass));
             device.queue().submit([encoder.finish()])
         })?;
-        let len = spec.batch_len(self.geometry(), rows.len());
+        let len = spec.batch_len(self.geometry(), batch.len());
         Ok(PendingBatch::new(device.clone(), prepared, submission, len))
     }
 
-    /// Plans a batch and writes its index rows and parameters to buffers.
-    pub(super) fn prepare(&self, rows: &[&[u8]], spec: &OutputSpec) -> Result<Prepared> {
+    /// Plans a batch and writes its index rows, or the numbers of resident ones, and parameters to buffers.
+    pub(super) fn prepare(&self, batch: &Batch, spec: &OutputSpec) -> Result<Prepared> {
         let Shared { device, sizes, limits, codebook, .. } = &*self.shared;
-        let len = spec.batch_len(&sizes.geometry, rows.len());
-        check_call(&sizes.geometry, sizes.index_width.row_len(sizes.geometry.patches()), rows, spec, len)?;
-        let chunks = plan(limits, sizes, spec, rows.len(), codebook.len()).map_err(|needs| Error::GpuLimit {
-            adapter: self.shared.name.clone(),
-            limit: needs.limit,
-            found: needs.found,
-            needed: needs.needed,
-        })?;
+        let source = match batch {
+            Batch::Rows(rows) => {
+                let len = spec.batch_len(&sizes.geometry, rows.len());
+                check_call(&sizes.geometry, sizes.index_width.row_len(sizes.geometry.patches()), rows, spec, len)?;
+                Source::Host(rows.len())
+            }
+            Batch::Resident { samples, per_part, .. } => {
+                spec.check(&sizes.geometry)?;
+                Source::Resident { samples, per_part: *per_part }
+            }
+        };
+        let chunks =
+            plan(limits, sizes, spec, source, codebook.len()).map_err(|too_small| self.limit_error(too_small))?;
         device.scope("preparing a batch", || {
             let mut prepared = Prepared { parts: Vec::new(), used: Vec::new(), dispatches: Vec::new() };
-            chunks.iter().for_each(|chunk| self.prepare_chunk(chunk, rows, spec, &mut prepared));
+            chunks.iter().for_each(|chunk| self.prepare_chunk(chunk, batch, spec, &mut prepared));
             prepared
         })
     }
 
-    fn prepare_chunk(&self, chunk: &Chunk, rows: &[&[u8]], spec: &OutputSpec, prepared: &mut Prepared) {
+    pub(super) fn limit_error(&self, TooSmall { limit, found, needed }: TooSmall) -> Error {
+        Error::GpuLimit { adapter: self.shared.name.clone(), limit, found, needed }
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    pub(super) fn sizes(&self) -> &Sizes {
+        &self.shared.sizes
+    }
+
+    fn prepare_chunk(&self, chunk: &Chunk, batch: &Batch, spec: &OutputSpec, prepared: &mut Prepared) {
         let Shared { device, limits, .. } = &*self.shared;
         let (raw, pool) = (device.raw(), device.pool());
         let output = pool.take(raw, OUTPUT_USAGE, (chunk.output.end - chunk.output.start).next_multiple_of(4));
-        let indices = pool.take(raw, INDEX_USAGE, chunk.index_len);
+        let input_len = match &chunk.input {
+            Input::Rows { len, .. } => *len,
+            Input::Images(images) => size_of_val(images.as_slice()) as u64,
+        };
+        let input = pool.take(raw, INDEX_USAGE, input_len);
         // The buffer may be longer than asked for, and the view is `None` only after an error that the scope around
         // this reports.
-        let size = NonZeroU64::new(chunk.index_len);
-        if let Some(mut view) = size.and_then(|size| device.queue().write_buffer_with(&indices, 0, size)) {
-            for place in &chunk.rows {
-                let (start, row) = (place.offset as usize, rows[place.sample]);
-                view.slice(start..start + row.len()).copy_from_slice(row);
+        let size = NonZeroU64::new(input_len);
+        if let Some(mut view) = size.and_then(|size| device.queue().write_buffer_with(&input, 0, size)) {
+            match (&chunk.input, batch) {
+                (Input::Rows { places, .. }, Batch::Rows(rows)) => {
+                    for place in places {
+                        let (start, row) = (place.offset as usize, rows[place.sample]);
+                        view.slice(start..start + row.len()).copy_from_slice(row);
+                    }
+                }
+                (Input::Images(images), _) => view.copy_from_slice(bytemuck::cast_slice(images)),
+                (Input::Rows { .. }, Batch::Resident { .. }) => {}
             }
         }
+        let resident = matches!(batch, Batch::Resident { .. });
         let alignment = u64::from(raw.limits().min_uniform_buffer_offset_alignment).max(4);
         let params_stride = (size_of::<Params>() as u64).next_multiple_of(alignment);
         let per_buffer = (limits.buffer / params_stride).clamp(1, MOST_PASSES) as usize;
@@ -152,12 +264,20 @@ impl GpuDecoder {
             for ((pass, values), start) in passes.iter().zip(bytes.chunks_exact_mut(params_stride as usize)).zip(0..) {
                 values[..size_of::<Params>()].copy_from_slice(bytemuck::bytes_of(&self.params(pass, spec)));
                 let params = (&params, start * params_stride..start * params_stride + size_of::<Params>() as u64);
-                prepared.dispatches.push(self.dispatch(pass, spec, params, &indices, &output));
+                let bind_group = self.bind_group(pass, batch, params, (&input, input_len), &output);
+                let Shared { pipelines, sizes, .. } = &*self.shared;
+                prepared.dispatches.push(Dispatch {
+                    pipeline: pipelines.get(device, pass.kernel, resident, sizes, spec),
+                    bind_group,
+                    workgroups: pass.workgroups,
+                    part: prepared.parts.len(),
+                    window: pass.window.clone(),
+                });
             }
             device.queue().write_buffer(&params, 0, &bytes);
             prepared.used.push(params);
         }
-        prepared.used.push(indices);
+        prepared.used.push(input);
         prepared.parts.push(BatchPart::new(output, chunk.output.clone()));
     }
 
@@ -171,72 +291,77 @@ impl GpuDecoder {
         }
     }
 
-    fn dispatch(
+    fn bind_group(
         &self,
         pass: &Pass,
-        spec: &OutputSpec,
+        batch: &Batch,
         (params, params_range): (&wgpu::Buffer, Range<u64>),
-        indices: &wgpu::Buffer,
+        (input, input_len): (&wgpu::Buffer, u64),
         output: &wgpu::Buffer,
-    ) -> Dispatch {
-        let Shared { device, sizes, codebook, pipelines, .. } = &*self.shared;
-        let entry = |binding, buffer, range: &Range<u64>| wgpu::BindGroupEntry {
-            binding,
-            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                buffer,
-                offset: range.start,
-                size: NonZeroU64::new(range.end - range.start),
-            }),
-        };
+    ) -> wgpu::BindGroup {
+        let Shared { device, codebook, pipelines, .. } = &*self.shared;
         let codebook = &codebook[pass.codebook_part].buffer;
-        let bind_group = device.raw().create_bind_group(&wgpu::BindGroupDescriptor {
+        fn entry(binding: u32, buffer: &wgpu::Buffer, range: Range<u64>) -> wgpu::BindGroupEntry<'_> {
+            let size = NonZeroU64::new(range.end - range.start);
+            let resource = wgpu::BufferBinding { buffer, offset: range.start, size };
+            wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(resource) }
+        }
+        fn whole(binding: u32, buffer: &wgpu::Buffer) -> wgpu::BindGroupEntry<'_> {
+            entry(binding, buffer, 0..buffer.size())
+        }
+        let [rows, images] = match (&pass.rows, batch) {
+            (Rows::Resident { part, .. }, Batch::Resident { parts, .. }) => {
+                [whole(1, &parts[*part]), entry(4, input, 0..input_len)]
+            }
+            // Something has to be bound as the images that these kernels do not look at.
+            (Rows::Uploaded(range), _) => [entry(1, input, range.clone()), whole(4, codebook)],
+            (Rows::Resident { .. }, Batch::Rows(_)) => [whole(1, input), whole(4, codebook)],
+        };
+        device.raw().create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,
             layout: &pipelines.layout,
             entries: &[
-                entry(0, params, &params_range),
-                entry(1, indices, &pass.indices),
-                wgpu::BindGroupEntry { binding: 2, resource: codebook.as_entire_binding() },
-                entry(3, output, &pass.window),
+                entry(0, params, params_range),
+                rows,
+                whole(2, codebook),
+                entry(3, output, pass.window.clone()),
+                images,
             ],
-        });
-        (pipelines.get(device, pass.kernel, sizes, spec), bind_group, pass.workgroups)
+        })
     }
 }
 
-/// Uploads the codebook in as many parts as the limits ask for, every patch row padded to a whole word.
+/// Uploads the codebook in as many parts as the limits ask for.
 fn upload_codebook(device: &Device, sizes: &Sizes, limits: &Limits, codebook: &[u8]) -> Result<Vec<CodebookPart>> {
-    let g = &sizes.geometry;
-    let row_bytes = codeword_row_words(sizes) * 4;
-    let codeword_bytes = row_bytes * g.patch_height();
-    let per_part = (limits.binding.min(limits.buffer) / codeword_bytes as u64) as usize;
+    let layout = CodewordLayout::new(&sizes.geometry);
+    let (stored_len, len) = (sizes.geometry.codeword_len(), layout.len());
+    let per_part = (limits.binding.min(limits.buffer) / len as u64) as usize;
     if per_part == 0 {
         return Err(Error::GpuLimit {
             adapter: device.description().to_string(),
             limit: "max_storage_buffer_binding_size",
             found: limits.binding,
-            needed: codeword_bytes as u64,
+            needed: len as u64,
         });
     }
     let queue = device.queue();
     let mut parts = Vec::new();
-    for (i, part) in codebook.chunks(per_part.saturating_mul(g.codeword_len())).enumerate() {
-        let codewords = part.len() / g.codeword_len();
+    for (i, part) in codebook.chunks(per_part.saturating_mul(stored_len)).enumerate() {
+        let codewords = part.len() / stored_len;
         let buffer = device.scope("uploading the codebook", || {
             device.raw().create_buffer(&wgpu::BufferDescriptor {
                 label: Some("codebook"),
-                size: (codewords * codeword_bytes) as u64,
+                size: (codewords * len) as u64,
                 usage: INDEX_USAGE,
                 mapped_at_creation: false,
             })
         })?;
-        let rows_per_upload = UPLOAD / row_bytes;
-        for (j, rows) in part.chunks(rows_per_upload * g.patch_row_len()).enumerate() {
-            let mut padded = vec![0; rows.len() / g.patch_row_len() * row_bytes];
-            for (target, row) in padded.chunks_exact_mut(row_bytes).zip(rows.chunks_exact(g.patch_row_len())) {
-                target[..row.len()].copy_from_slice(row);
-            }
+        let per_upload = UPLOAD / len;
+        for (j, stored) in part.chunks(per_upload * stored_len).enumerate() {
+            let mut padded = vec![0; stored.len() / stored_len * len];
+            layout.pad(stored, &mut padded);
             device.scope("uploading the codebook", || {
-                queue.write_buffer(&buffer, (j * rows_per_upload * row_bytes) as u64, &padded);
+                queue.write_buffer(&buffer, (j * per_upload * len) as u64, &padded);
                 // Lets the driver copy this piece, and free its staging memory, before the next.
                 queue.submit([])
             })?;

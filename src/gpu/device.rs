@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 /// of software adapters in seconds.
 const HANG: Duration = Duration::from_secs(120);
 
+/// Storage buffers that the shaders bind.
+const STORAGE_BUFFERS: u32 = 4;
+
 /// What kind of hardware an adapter is, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -139,7 +142,7 @@ async fn candidates_of(backends: wgpu::Backends) -> Vec<(wgpu::Adapter, AdapterD
         .filter(|adapter| {
             let flags = adapter.get_downlevel_capabilities().flags;
             flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
-                && adapter.limits().max_storage_buffers_per_shader_stage >= 3
+                && adapter.limits().max_storage_buffers_per_shader_stage >= STORAGE_BUFFERS
                 && adapter.get_info().backend != wgpu::Backend::Noop
         })
         .map(|adapter| {
@@ -243,17 +246,17 @@ impl Device {
     /// and for loss stay the caller's.
     ///
     /// # Errors
-    /// [`Error::GpuLimit`] if it cannot run compute shaders with three storage buffers.
+    /// [`Error::GpuLimit`] if it cannot run compute shaders with four storage buffers.
     pub fn adopt(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
         let limits = device.limits();
         let description = AdapterDescription::new(&device.adapter_info(), &limits, device.features());
         let found = limits.max_storage_buffers_per_shader_stage.min(limits.max_compute_invocations_per_workgroup);
-        if found < 3 {
+        if found < STORAGE_BUFFERS {
             return Err(Error::GpuLimit {
                 adapter: description.to_string(),
                 limit: "max_storage_buffers_per_shader_stage",
                 found: found.into(),
-                needed: 3,
+                needed: STORAGE_BUFFERS.into(),
             });
         }
         Ok(Self::new(description, device, queue))
@@ -299,6 +302,8 @@ impl Device {
             if let Some(error) = pollster::block_on(scope.pop()) {
                 if matches!(error, wgpu::Error::OutOfMemory { .. }) {
                     self.pool().clear();
+                    result = Err(Error::GpuMemory { adapter: self.description().to_string(), action });
+                    continue;
                 }
                 result = Err(self.error(action, error));
             }
@@ -312,6 +317,15 @@ impl Device {
         let wait = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(HANG) };
         self.raw().poll(wait).map_err(|error| self.error(action, error))?;
         self.check_fault(action)
+    }
+
+    /// Waits until all that was submitted is done.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if the device fails or hangs.
+    pub fn finish(&self) -> Result<()> {
+        let submission = self.scope("waiting for the GPU", || self.queue().submit([]))?;
+        self.wait(&submission)
     }
 
     /// As [`wait`](Self::wait), but it is a thread of the device's that blocks.

@@ -1,11 +1,11 @@
 //! The shader `fill.wgsl`: storing bytes and nothing else, the limit of every decoding kernel.
 
 use std::borrow::Cow;
+use std::num::NonZeroU64;
+use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::decode::workgroup_size;
-use super::decoder::OUTPUT_USAGE;
 use super::device::Device;
 use crate::error::Result;
 
@@ -22,25 +22,23 @@ pub(crate) struct Params {
     pub value: u32,
 }
 
-/// A fill of one buffer, ready to be dispatched.
+/// Fills of a batch's output, ready to be dispatched: of the same windows of the same buffers that its kernels write.
 pub(super) struct Fill {
     pipeline: wgpu::ComputePipeline,
-    bind_group: wgpu::BindGroup,
-    workgroups: [u32; 2],
+    dispatches: Vec<(wgpu::BindGroup, [u32; 2])>,
 }
 
 impl Fill {
-    /// Prepares to store `bytes` bytes, rounded to 16 and down to what one binding holds; returns how many.
-    pub fn new(device: &Device, bytes: u64, quads: bool) -> Result<(Self, u64)> {
+    /// `windows` are parts of buffers; `quads` is whether four words are stored at a time rather than one.
+    pub fn new(
+        device: &Device,
+        workgroup_size: u32,
+        quads: bool,
+        windows: &[(&wgpu::Buffer, Range<u64>)],
+    ) -> Result<Self> {
         let raw = device.raw();
-        let limits = raw.limits();
-        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(1 << 30);
-        let bytes = (bytes.min(most) / 16 * 16).max(16);
-        let workgroup_size = workgroup_size(&limits);
-        let units = (bytes / if quads { 16 } else { 4 }) as u32;
-        let x = units.div_ceil(workgroup_size).clamp(1, limits.max_compute_workgroups_per_dimension);
-        let y = units.div_ceil(workgroup_size).div_ceil(x);
-        let fill = device.scope("preparing a fill", || {
+        let most = raw.limits().max_compute_workgroups_per_dimension;
+        device.scope("preparing a fill", || {
             let module = raw.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some("fill"),
                 source: wgpu::ShaderSource::Wgsl(Cow::Borrowed(SOURCE)),
@@ -57,29 +55,40 @@ impl Fill {
                 },
                 cache: None,
             });
-            let params = Params { first_unit: 0, end_unit: units, stride: x * workgroup_size, value: 0x2a2a_2a2a };
-            let buffer = |usage, size| {
-                raw.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+            let dispatch = |(buffer, range): &(&wgpu::Buffer, Range<u64>)| {
+                let units = ((range.end - range.start) / if quads { 16 } else { 4 }) as u32;
+                let workgroups = units.div_ceil(workgroup_size);
+                let y = workgroups.div_ceil(most).max(1);
+                let x = workgroups.div_ceil(y);
+                let params = Params { first_unit: 0, end_unit: units, stride: x * workgroup_size, value: 0x2a2a_2a2a };
+                let uniform = raw.create_buffer(&wgpu::BufferDescriptor {
+                    label: None,
+                    size: size_of::<Params>() as u64,
+                    usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                    mapped_at_creation: false,
+                });
+                device.queue().write_buffer(&uniform, 0, bytemuck::bytes_of(&params));
+                let output =
+                    wgpu::BufferBinding { buffer, offset: range.start, size: NonZeroU64::new(range.end - range.start) };
+                let bind_group = raw.create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: None,
+                    layout: &pipeline.get_bind_group_layout(0),
+                    entries: &[
+                        wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() },
+                        wgpu::BindGroupEntry { binding: 1, resource: wgpu::BindingResource::Buffer(output) },
+                    ],
+                });
+                (bind_group, [x, y])
             };
-            let uniform = buffer(wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST, 16);
-            device.queue().write_buffer(&uniform, 0, bytemuck::bytes_of(&params));
-            let output = buffer(OUTPUT_USAGE, bytes);
-            let bind_group = raw.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: None,
-                layout: &pipeline.get_bind_group_layout(0),
-                entries: &[
-                    wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() },
-                    wgpu::BindGroupEntry { binding: 1, resource: output.as_entire_binding() },
-                ],
-            });
-            Self { pipeline, bind_group, workgroups: [x, y] }
-        })?;
-        Ok((fill, bytes))
+            Self { dispatches: windows.iter().map(dispatch).collect(), pipeline }
+        })
     }
 
     pub fn record(&self, pass: &mut wgpu::ComputePass) {
         pass.set_pipeline(&self.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
-        pass.dispatch_workgroups(self.workgroups[0], self.workgroups[1], 1);
+        for (bind_group, [x, y]) in &self.dispatches {
+            pass.set_bind_group(0, bind_group, &[]);
+            pass.dispatch_workgroups(*x, *y, 1);
+        }
     }
 }

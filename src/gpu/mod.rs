@@ -1,7 +1,8 @@
 //! Decoding on GPUs of any vendor through wgpu: Vulkan, Metal, DX12, GL.
 //!
 //! [`Device`] is a GPU opened or adopted, [`GpuDecoder`] an archive's codebook on it, [`PendingBatch`] a batch that
-//! it is decoding or has decoded.
+//! it is decoding or has decoded. [`Stream`] brings batch after batch to host memory, with several on their way.
+//! [`Resident`] keeps all index rows on the GPU, so that sample numbers are all that a batch needs.
 //!
 //! ```no_run
 //! use kuat::gpu::{Device, GpuDecoder, Select};
@@ -23,10 +24,16 @@ mod device;
 mod fill;
 mod plan;
 mod pool;
+mod resident;
 pub mod shaders;
+mod stream;
 mod timing;
 
 pub use batch::{BatchPart, PendingBatch};
 pub use decoder::GpuDecoder;
 pub use device::{AdapterDescription, AdapterKind, Device, Select, adapters};
+pub use resident::Resident;
+pub(crate) use stream::IN_FLIGHT;
+pub use stream::Stream;
+pub use timing::{KernelTimes, StageTime};
 pub use wgpu;

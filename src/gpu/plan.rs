@@ -17,6 +17,11 @@ const MAX_WINDOW: u64 = 1 << 30;
 /// Largest part of one index row: bit numbers stay within 32 bits in the shader.
 const MAX_ROW_PART: u64 = 1 << 28;
 
+/// Largest part of the resident rows: byte numbers stay within 32 bits in the languages that shaders become.
+const MAX_PART: u64 = (1 << 32) - 4;
+/// Bytes of what the shader is told of an image of resident rows.
+const IMAGE_LEN: u64 = 8;
+
 /// What of a device's limits matters here.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -50,16 +55,45 @@ impl Sizes {
     }
 }
 
+/// Where the index rows of a batch are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// In host memory: so many.
+    Host(usize),
+    /// On the device, in parts of so many rows each: those of these samples.
+    Resident { samples: &'a [u32], per_part: u32 },
+}
+
+impl Source<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Source::Host(samples) => *samples,
+            Source::Resident { samples, .. } => samples.len(),
+        }
+    }
+}
+
 /// A piece of a batch that gets an output buffer of its own.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     /// Its bytes of the batch's output.
     pub output: Range<u64>,
-    /// Bytes of the index buffer.
-    pub index_len: u64,
-    /// Where each sample's index row goes in the index buffer.
-    pub rows: Vec<RowPlace>,
+    pub input: Input,
     pub passes: Vec<Pass>,
+}
+
+/// What is uploaded for a chunk.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Index rows.
+    Rows {
+        /// Bytes of the index buffer.
+        len: u64,
+        /// Where each sample's index row goes in it.
+        places: Vec<RowPlace>,
+    },
+    /// Numbers of resident rows, and places in the output window, as `images` in the shader.
+    Images(Vec<[u32; 2]>),
 }
 
 /// Where the index row of a sample of the batch starts in the index buffer.
@@ -69,21 +103,29 @@ pub(crate) struct RowPlace {
     pub offset: u64,
 }
 
+/// The index rows that a pass reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// Bytes of the index buffer that are bound.
+    Uploaded(Range<u64>),
+    /// A part of the resident rows, the first of its rows and how many it has.
+    Resident { part: usize, first: u32, len: u32 },
+}
+
 /// One dispatch.
 #[derive(Debug, Clone)]
 pub(crate) struct Pass {
     pub kernel: Kernel,
     /// Bytes of the output buffer that are bound.
     pub window: Range<u64>,
-    /// Bytes of the index buffer that are bound.
-    pub indices: Range<u64>,
+    pub rows: Rows,
     /// Part of the codebook that is bound.
     pub codebook_part: usize,
     pub workgroups: [u32; 2],
     pub first_unit: u32,
     pub end_unit: u32,
     pub stride: u32,
-    // The rest is for the kernel `words`; see the shader.
+    // The rest is for the kernel `words`, and for resident rows; see the shader.
     pub first_row: u32,
     pub first_value: u32,
     pub end_row: u32,
@@ -96,11 +138,10 @@ pub(crate) struct Pass {
 
 /// Index rows, or a part of one, that are bound together.
 struct RowPart {
-    /// Samples of the batch.
+    /// Samples of the batch; for the columns of resident rows, places in the list of images.
     samples: Range<usize>,
     patches: Range<usize>,
-    /// Bytes of the index buffer.
-    bytes: Range<u64>,
+    rows: Rows,
 }
 
 /// A size that the device cannot hold in any number of pieces.
@@ -111,12 +152,23 @@ pub(crate) struct TooSmall {
     pub needed: u64,
 }
 
-/// Plans a batch of `samples` images.
+/// How many index rows a part of the resident ones holds: a whole number of them, in one binding.
+pub(crate) fn rows_per_part(limits: &Limits, sizes: &Sizes) -> Result<u32, TooSmall> {
+    let most = limits.binding.min(limits.buffer).min(MAX_PART);
+    let row = sizes.row_stride();
+    if row > most.min(MAX_ROW_PART) {
+        let (limit, found) = ("max_storage_buffer_binding_size", most.min(MAX_ROW_PART));
+        return Err(TooSmall { limit, found, needed: row });
+    }
+    Ok((most / row) as u32)
+}
+
+/// Plans a batch.
 pub(crate) fn plan(
     limits: &Limits,
     sizes: &Sizes,
     spec: &OutputSpec,
-    samples: usize,
+    source: Source,
     codebook_parts: usize,
 ) -> Result<Vec<Chunk>, TooSmall> {
     let limits = Limits { binding: limits.binding.min(MAX_WINDOW) / limits.alignment * limits.alignment, ..*limits };
@@ -124,16 +176,22 @@ pub(crate) fn plan(
     if limits.binding == 0 {
         return too_small("max_storage_buffer_binding_size", limits.binding, limits.alignment);
     }
-    // The smallest part of an index row that starts at a multiple of the alignment and at a whole index.
-    let least_part = limits.alignment * sizes.index_width.bits() as u64;
-    if sizes.row_stride() > limits.binding && least_part > limits.binding {
-        return too_small("max_storage_buffer_binding_size", limits.binding, least_part);
-    }
     let image_len = spec.batch_len(&sizes.geometry, 1) as u64;
-    let total = image_len * samples as u64;
-    // As if every row were aligned, though only the first of each group is.
-    let row = sizes.row_stride().next_multiple_of(limits.alignment);
-    let rows_per_buffer = limits.buffer / row;
+    let total = image_len * source.len() as u64;
+    let (row, rows_per_buffer) = match source {
+        Source::Host(_) => {
+            // The smallest part of an index row that starts at a multiple of the alignment and at a whole index.
+            let least_part = limits.alignment * sizes.index_width.bits() as u64;
+            if sizes.row_stride() > limits.binding && least_part > limits.binding {
+                return too_small("max_storage_buffer_binding_size", limits.binding, least_part);
+            }
+            // As if every row were aligned, though only the first of each group is.
+            let row = sizes.row_stride().next_multiple_of(limits.alignment);
+            (row, limits.buffer / row)
+        }
+        // Their numbers are bound as a whole.
+        Source::Resident { .. } => (IMAGE_LEN, limits.binding.min(limits.buffer) / IMAGE_LEN),
+    };
     // A piece of a buffer's size of larger images touches two of them.
     let least_rows = if image_len > limits.buffer { 2 } else { 1 };
     if rows_per_buffer < least_rows {
@@ -148,7 +206,13 @@ pub(crate) fn plan(
         return too_small("max_buffer_size", limits.buffer, limits.alignment);
     }
     let chunks = ranges(0..total, chunk_len);
-    Ok(chunks.map(|output| chunk(&limits, sizes, spec, image_len, output, codebook_parts)).collect())
+    let chunk = |output| match source {
+        Source::Host(_) => chunk(&limits, sizes, spec, image_len, output, codebook_parts),
+        Source::Resident { samples, per_part } => {
+            resident_chunk(&limits, sizes, spec, image_len, output, codebook_parts, samples, per_part)
+        }
+    };
+    Ok(chunks.map(chunk).collect())
 }
 
 /// Cuts a range into ranges of `len` and a rest.
@@ -167,13 +231,15 @@ fn chunk(
 ) -> Chunk {
     let samples = (output.start / image_len) as usize..output.end.div_ceil(image_len) as usize;
     let whole_images = output.start.is_multiple_of(image_len) && output.end.is_multiple_of(image_len);
-    let group = images_per_group(limits, sizes, image_len, samples.len());
-    let (mut rows, mut parts, mut index_len) = (Vec::new(), Vec::new(), 0);
+    let row = sizes.row_stride();
+    let rows_per_binding = if row > MAX_ROW_PART { 0 } else { limits.binding / row };
+    let group = images_per_group(limits, image_len, samples.len(), rows_per_binding);
+    let (mut places, mut parts, mut index_len) = (Vec::new(), Vec::new(), 0);
     let mut passes = Vec::new();
     // Windows are words; the last may run over the end of the chunk, whose buffer is rounded up.
     let len = (output.end - output.start).next_multiple_of(4);
     if let (Some(group), true) = (group, whole_images) {
-        row_parts(sizes, limits, samples, group, &mut rows, &mut parts, &mut index_len);
+        row_parts(sizes, limits, samples, group, &mut places, &mut parts, &mut index_len);
         let windows = ranges(0..len, if parts.len() > 1 { group as u64 * image_len } else { len });
         for (window, part) in windows.zip(&parts) {
             if codebook_parts == 1 && sizes.fit_columns() {
@@ -184,22 +250,71 @@ fn chunk(
         }
     } else {
         let rows_per_part = (limits.binding / sizes.row_stride()) as usize;
-        row_parts(sizes, limits, samples, rows_per_part, &mut rows, &mut parts, &mut index_len);
+        row_parts(sizes, limits, samples, rows_per_part, &mut places, &mut parts, &mut index_len);
         for window in ranges(0..len, limits.binding) {
             words(limits, sizes, spec, &output, window, &parts, codebook_parts, &mut passes);
         }
     }
-    Chunk { output, index_len, rows, passes }
+    Chunk { output, input: Input::Rows { len: index_len, places }, passes }
 }
 
-/// How many whole images fit in one window whose rows fit in one binding, `None` if not even as many as alignment
-/// asks for.
-fn images_per_group(limits: &Limits, sizes: &Sizes, image_len: u64, samples: usize) -> Option<usize> {
-    let row = sizes.row_stride();
-    if row > limits.binding.min(MAX_ROW_PART) {
-        return None;
+/// A chunk of images whose index rows are on the device, several parts of which may have to be bound in turn.
+#[expect(clippy::too_many_arguments)]
+fn resident_chunk(
+    limits: &Limits,
+    sizes: &Sizes,
+    spec: &OutputSpec,
+    image_len: u64,
+    output: Range<u64>,
+    codebook_parts: usize,
+    samples: &[u32],
+    per_part: u32,
+) -> Chunk {
+    let first = (output.start / image_len) as usize;
+    let samples = &samples[first..output.end.div_ceil(image_len) as usize];
+    let whole_images = output.start.is_multiple_of(image_len) && output.end.is_multiple_of(image_len);
+    let group = images_per_group(limits, image_len, samples.len(), u64::MAX);
+    let part = |part: u32, samples: Range<usize>| RowPart {
+        samples,
+        patches: 0..sizes.geometry.patches(),
+        rows: Rows::Resident { part: part as usize, first: part * per_part, len: per_part },
+    };
+    let (mut images, mut passes) = (Vec::new(), Vec::new());
+    let len = (output.end - output.start).next_multiple_of(4);
+    if let (Some(group), true, true, 1) = (group, whole_images, sizes.fit_columns(), codebook_parts) {
+        let windows = ranges(0..len, if samples.len() > group { group as u64 * image_len } else { len });
+        for (window, samples) in windows.zip(samples.chunks(group)) {
+            // Images of the same part are dispatched together.
+            let mut order: Vec<[u32; 2]> = samples.iter().zip(0..).map(|(&sample, place)| [sample, place]).collect();
+            order.sort_by_key(|[sample, _]| sample / per_part);
+            for run in order.chunk_by(|[a, _], [b, _]| a / per_part == b / per_part) {
+                let part = part(run[0][0] / per_part, images.len()..images.len() + run.len());
+                columns(limits, sizes, spec, window.clone(), &part, &mut passes);
+                images.extend_from_slice(run);
+            }
+        }
+    } else {
+        images.extend(samples.iter().map(|&sample| [sample, 0]));
+        let all = first..first + samples.len();
+        for window in ranges(0..len, limits.binding) {
+            // Of the resident parts those that the window's images need.
+            let end = (output.start + window.end).min(output.end).div_ceil(image_len) as usize;
+            let start = ((output.start + window.start) / image_len) as usize;
+            let mut touched: Vec<u32> =
+                samples[start - first..end - first].iter().map(|sample| sample / per_part).collect();
+            touched.sort_unstable();
+            touched.dedup();
+            let parts: Vec<RowPart> = touched.into_iter().map(|number| part(number, all.clone())).collect();
+            words(limits, sizes, spec, &output, window, &parts, codebook_parts, &mut passes);
+        }
     }
-    let most = (limits.binding / image_len).min(limits.binding / row);
+    Chunk { output, input: Input::Images(images), passes }
+}
+
+/// How many whole images fit in one window whose rows, of which so many can be bound, fit in one binding; `None` if not
+/// even as many as alignment asks for.
+fn images_per_group(limits: &Limits, image_len: u64, samples: usize, rows: u64) -> Option<usize> {
+    let most = (limits.binding / image_len).min(rows);
     if samples as u64 <= most {
         return Some(samples);
     }
@@ -222,7 +337,7 @@ fn row_parts(
     limits: &Limits,
     samples: Range<usize>,
     rows_per_part: usize,
-    rows: &mut Vec<RowPlace>,
+    places: &mut Vec<RowPlace>,
     parts: &mut Vec<RowPart>,
     len: &mut u64,
 ) {
@@ -231,10 +346,10 @@ fn row_parts(
     for first in samples.clone().step_by(rows_per_part.max(1)) {
         let group = first..(first + rows_per_part.max(1)).min(samples.end);
         let start = len.next_multiple_of(limits.alignment);
-        rows.extend(group.clone().zip(0..).map(|(sample, i)| RowPlace { sample, offset: start + i * stride }));
+        places.extend(group.clone().zip(0..).map(|(sample, i)| RowPlace { sample, offset: start + i * stride }));
         *len = start + group.len() as u64 * stride;
         if rows_per_part > 0 && stride <= MAX_ROW_PART {
-            parts.push(RowPart { samples: group, patches: 0..patches, bytes: start..*len });
+            parts.push(RowPart { samples: group, patches: 0..patches, rows: Rows::Uploaded(start..*len) });
             continue;
         }
         // So many patches are a whole number of words and of alignments at any index width.
@@ -246,7 +361,7 @@ fn row_parts(
             let end = start + (range.end * bits).div_ceil(32) * 4;
             let bytes = start + range.start * bits / 8..end.min(*len);
             let patches = range.start as usize..range.end as usize;
-            parts.push(RowPart { samples: group.clone(), patches, bytes });
+            parts.push(RowPart { samples: group.clone(), patches, rows: Rows::Uploaded(bytes) });
         }
     }
 }
@@ -264,7 +379,7 @@ fn columns(
     let pass = Pass {
         kernel: Kernel::columns(spec.dtype),
         window,
-        indices: part.bytes.clone(),
+        rows: part.rows.clone(),
         codebook_part: 0,
         workgroups: [0; 2],
         first_unit: 0,
@@ -274,7 +389,7 @@ fn columns(
         first_value: 0,
         end_row: 0,
         merge: false,
-        first_sample: 0,
+        first_sample: if matches!(part.rows, Rows::Resident { .. }) { part.samples.start as u32 } else { 0 },
         samples: part.samples.len() as u32,
         first_patch: 0,
         patches: sizes.geometry.patches() as u32,
@@ -317,7 +432,7 @@ fn words(
             let pass = Pass {
                 kernel: Kernel::Words,
                 window: window.clone(),
-                indices: part.bytes.clone(),
+                rows: part.rows.clone(),
                 codebook_part,
                 workgroups: [0; 2],
                 first_unit: 0,
@@ -344,9 +459,11 @@ fn dispatches(limits: &Limits, units: u64, pass: Pass, passes: &mut Vec<Pass>) {
     let most = limits.workgroups_per_dimension;
     for range in ranges(0..units, most.saturating_mul(most).saturating_mul(limits.workgroup_size)) {
         let workgroups = (range.end - range.start).div_ceil(limits.workgroup_size);
-        let x = workgroups.min(most);
+        // Rows of equal length, so that few invocations are beyond the end.
+        let y = workgroups.div_ceil(most);
+        let x = workgroups.div_ceil(y);
         passes.push(Pass {
-            workgroups: [x as u32, workgroups.div_ceil(x) as u32],
+            workgroups: [x as u32, y as u32],
             first_unit: range.start as u32,
             end_unit: range.end as u32,
             stride: (x * limits.workgroup_size) as u32,
@@ -393,6 +510,9 @@ mod tests {
             buffer in 12u32..32,
             workgroups in 1u64..70_000,
             codebook_parts in 1usize..4,
+            resident in prop::option::of(Just(())),
+            per_part in 1u32..50,
+            numbers in prop::collection::vec(0u32..100, 40),
         ) {
             let geometry = Geometry::new(image, channels, patch).expect("valid");
             let sizes = Sizes { geometry, index_width: IndexWidth::new(bits).expect("valid") };
@@ -404,8 +524,19 @@ mod tests {
                 workgroups_per_dimension: workgroups,
                 workgroup_size: 128,
             };
-            let Ok(chunks) = plan(&limits, &sizes, &spec, samples, codebook_parts) else {
+            let source = match resident {
+                None => Source::Host(samples),
+                Some(_) => match rows_per_part(&limits, &sizes) {
+                    Ok(most) => Source::Resident { samples: &numbers[..samples], per_part: most.min(per_part) },
+                    Err(_) => {
+                        prop_assert!(sizes.row_stride() > limits.binding.min(limits.buffer).min(MAX_ROW_PART));
+                        return Ok(());
+                    }
+                },
+            };
+            let Ok(chunks) = plan(&limits, &sizes, &spec, source, codebook_parts) else {
                 // Only rows that hardly fit are refused.
+                prop_assert!(resident.is_none());
                 prop_assert!(sizes.row_stride() + 256 > limits.buffer / 2 || 256 * bits > limits.binding);
                 return Ok(());
             };
@@ -413,23 +544,57 @@ mod tests {
             assert_tile(chunks.iter().map(|chunk| chunk.output.clone()), total);
             for chunk in &chunks {
                 let len = (chunk.output.end - chunk.output.start).next_multiple_of(4);
-                prop_assert!(len <= limits.buffer && chunk.index_len <= limits.buffer);
+                prop_assert!(len <= limits.buffer);
                 assert_tile(chunk.passes.iter().map(|pass| pass.window.clone()), len);
-                for place in &chunk.rows {
-                    prop_assert!(place.sample < samples && place.offset + sizes.row_stride() <= chunk.index_len);
-                }
                 for pass in &chunk.passes {
-                    for bound in [&pass.window, &pass.indices] {
-                        prop_assert!(bound.start.is_multiple_of(256) && bound.end - bound.start <= limits.binding);
-                    }
-                    prop_assert!(pass.indices.end <= chunk.index_len && pass.codebook_part < codebook_parts);
-                    // Every index that the pass may read is bound, to its last bit.
-                    let rows = u64::from(pass.samples - 1) * sizes.row_stride();
-                    let needed = rows + (u64::from(pass.patches) * bits).div_ceil(8);
-                    prop_assert!(pass.indices.end - pass.indices.start >= needed);
+                    prop_assert!(pass.window.start.is_multiple_of(256) && pass.codebook_part < codebook_parts);
+                    prop_assert!(pass.window.end - pass.window.start <= limits.binding);
                     let [x, y] = pass.workgroups.map(u64::from);
                     prop_assert!(x <= workgroups && y <= workgroups && pass.stride as u64 == x * 128);
                     prop_assert!(u64::from(pass.end_unit - pass.first_unit) <= x * y * 128);
+                    match (&pass.rows, &chunk.input) {
+                        (Rows::Uploaded(indices), Input::Rows { len, .. }) => {
+                            prop_assert!(indices.start.is_multiple_of(256) && indices.end <= *len);
+                            prop_assert!(indices.end - indices.start <= limits.binding);
+                            // Every index that the pass may read is bound, to its last bit.
+                            let rows = u64::from(pass.samples - 1) * sizes.row_stride();
+                            let needed = rows + (u64::from(pass.patches) * bits).div_ceil(8);
+                            prop_assert!(indices.end - indices.start >= needed);
+                        }
+                        (&Rows::Resident { part, first, len }, Input::Images(images)) => {
+                            prop_assert!(images.len() as u64 * IMAGE_LEN <= limits.binding.min(limits.buffer));
+                            prop_assert!(u64::from(len) * sizes.row_stride() <= limits.binding && first == part as u32 * len);
+                            if pass.kernel != Kernel::Words {
+                                // What the pass reads is in the part, what it writes in the window.
+                                let images = &images[pass.first_sample as usize..][..pass.samples as usize];
+                                let image_len = spec.batch_len(&geometry, 1) as u64;
+                                let window_len = pass.window.end - pass.window.start;
+                                for &[sample, place] in images {
+                                    prop_assert!((first..first + len).contains(&sample));
+                                    prop_assert!((u64::from(place) + 1) * image_len <= window_len);
+                                }
+                            }
+                        }
+                        _ => prop_assert!(false, "rows of the other kind"),
+                    }
+                }
+                match &chunk.input {
+                    Input::Rows { len, places } => {
+                        prop_assert!(*len <= limits.buffer);
+                        for place in places {
+                            prop_assert!(place.sample < samples && place.offset + sizes.row_stride() <= *len);
+                        }
+                    }
+                    Input::Images(images) => {
+                        // Each image of the chunk once.
+                        let image_len = spec.batch_len(&geometry, 1) as u64;
+                        let first = (chunk.output.start / image_len) as usize;
+                        let mut expected = numbers[first..chunk.output.end.div_ceil(image_len) as usize].to_vec();
+                        let mut found: Vec<u32> = images.iter().map(|[sample, _]| *sample).collect();
+                        expected.sort_unstable();
+                        found.sort_unstable();
+                        prop_assert_eq!(found, expected);
+                    }
                 }
                 // The first pass of a window writes all of it, the others add to it.
                 for window in chunk.passes.iter().filter(|pass| pass.kernel == Kernel::Words).map(|pass| &pass.window) {

@@ -21,6 +21,9 @@ pub struct Shader {
     pub params_size: usize,
 }
 
+/// Any size will do to check a shader.
+const WORKGROUP_SIZE: u32 = 128;
+
 /// An entry point and the values of its `override` constants.
 pub type Use = (&'static str, Vec<(&'static str, f64)>);
 
@@ -37,7 +40,7 @@ pub static ALL: &[Shader] = &[
         source: decode::SOURCE,
         params_layout: layout!(decode::Params:
             scale bias first_unit end_unit stride last_codeword first_row first_value end_row merge
-            first_sample samples first_patch patches first_codeword codewords),
+            first_sample samples first_patch patches first_codeword codewords first_stored stored),
         params_size: size_of::<decode::Params>(),
     },
     Shader {
@@ -55,9 +58,11 @@ impl Shader {
             return fill::ENTRY_POINTS.map(|entry_point| (entry_point, Vec::new())).to_vec();
         }
         let sizes = Sizes { geometry: *archive.geometry(), index_width: archive.index_width() };
-        let constants = decode::constants(&sizes, spec, decode::WORKGROUP_SIZE);
-        let columns = sizes.fit_columns().then(|| Kernel::columns(spec.dtype));
-        let kernels = columns.into_iter().chain([Kernel::Words]);
-        kernels.map(|kernel| (kernel.entry_point(), constants.clone())).collect()
+        let kernels = sizes.fit_columns().then(|| Kernel::columns(spec.dtype)).into_iter().chain([Kernel::Words]);
+        let uses = kernels.flat_map(|kernel| {
+            let constants = |resident| decode::constants(&sizes, spec, resident, WORKGROUP_SIZE);
+            [false, true].map(|resident| (kernel.entry_point(), constants(resident)))
+        });
+        uses.collect()
     }
 }

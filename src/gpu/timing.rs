@@ -1,26 +1,94 @@
 //! How long the device itself takes, for benchmarks.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use super::decoder::GpuDecoder;
+use super::decoder::{Batch, GpuDecoder};
 use super::device::Device;
 use super::fill::Fill;
+use super::stream::Stream;
+use crate::decode::{Decoder, resize};
 use crate::error::Result;
-use crate::output::OutputSpec;
+use crate::output::{Dtype, OutputSpec};
+
+/// What the kernels of a batch take, and a shader that stores as many bytes, measured in turn.
+#[derive(Debug, Clone)]
+pub struct KernelTimes {
+    /// The kernels, once per run.
+    pub kernel: Vec<Duration>,
+    /// The fill: the same bytes of the same buffers, stored in words of 4 bytes or, for floats of single precision, in
+    /// vectors of 16, each invocation one, as many invocations to a workgroup.
+    pub fill: Vec<Duration>,
+}
 
 impl GpuDecoder {
-    /// The time that the kernels take for a batch whose index rows are on the device, once per run, after one run
-    /// that is not counted. By the device's own clock where it offers one.
+    /// Streams batches of equally many index rows to host memory and tells when what was done.
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
-    pub fn time_kernel(&self, rows: &[&[u8]], spec: &OutputSpec, runs: usize) -> Result<Vec<Duration>> {
-        let prepared = self.prepare(rows, spec)?;
+    pub fn time_stream(&self, batches: &[Vec<&[u8]>], spec: &OutputSpec) -> Result<Vec<StageTime>> {
         let device = self.device();
-        let times = time_passes(device, runs, |pass| prepared.record(pass));
-        let buffers = prepared.parts.iter().map(|part| part.buffer().clone()).chain(prepared.used);
-        buffers.for_each(|buffer| device.pool().put(buffer));
-        times
+        let queries = DeviceQueries::new(device, batches.len())?;
+        let moment = queries.as_ref().map_or(Ok(None), DeviceQueries::moment)?;
+        let begin = Instant::now();
+        let mut times = Vec::new();
+        let uploads = RefCell::new(Vec::new());
+        let mut stream = Stream::new(batches.len(), |batch| {
+            let start = begin.elapsed();
+            let writes = queries.as_ref().map(|queries| queries.writes(batch));
+            let pending = self.submit_batch(&Batch::Rows(&batches[batch]), spec, writes)?;
+            uploads.borrow_mut().push(StageTime { batch, stage: "upload", start, end: begin.elapsed() });
+            Ok(pending)
+        });
+        let mut output = Vec::new();
+        resize(&mut output, spec.batch_len(self.geometry(), batches.first().map_or(0, Vec::len)))?;
+        for batch in 0..batches.len() {
+            // What is submitted meanwhile is not waiting.
+            let before = uploads.borrow().len();
+            let called = begin.elapsed();
+            let reading = stream.next()?;
+            let start = uploads.borrow()[before..].last().map_or(called, |upload| upload.end);
+            let there = begin.elapsed();
+            reading.copy_to(&mut output)?;
+            times.push(StageTime { batch, stage: "wait", start, end: there });
+            times.push(StageTime { batch, stage: "readback", start: there, end: begin.elapsed() });
+        }
+        drop(stream);
+        times.extend(uploads.into_inner());
+        if let (Some(queries), Some((moment, ticks_then))) = (queries, moment) {
+            let time = |ticks: u64| {
+                let since = ticks.wrapping_sub(ticks_then).cast_signed() as f64 * period(device);
+                Duration::from_secs_f64((since - begin.duration_since(moment).as_secs_f64()).max(0.0))
+            };
+            for (batch, ticks) in queries.ticks(batches.len())?.into_iter().enumerate() {
+                let [start, end] = ticks.map(time);
+                times.push(StageTime { batch, stage: "kernel", start, end });
+            }
+        }
+        times.sort_by_key(|time| (time.batch, time.start));
+        Ok(times)
+    }
+
+    /// The time that the kernels take for a batch whose index rows are on the device, beside their limit, after one run
+    /// of each that is not counted. By the device's own clock where it offers one.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn time_kernel(&self, rows: &[&[u8]], spec: &OutputSpec, runs: usize) -> Result<KernelTimes> {
+        let prepared = self.prepare(&Batch::Rows(rows), spec)?;
+        let device = self.device();
+        let fill = Fill::new(device, self.workgroup_size(), spec.dtype == Dtype::F32, &prepared.windows())?;
+        let mut times = KernelTimes { kernel: Vec::new(), fill: Vec::new() };
+        for run in 0..runs + 1 {
+            let kernel_time = time_pass(device, |pass| prepared.record(pass))?;
+            let fill_time = time_pass(device, |pass| fill.record(pass))?;
+            if run > 0 {
+                times.kernel.push(kernel_time);
+                times.fill.push(fill_time);
+            }
+        }
+        prepared.recycle(device);
+        Ok(times)
     }
 
     /// The time that it takes to bring a batch's index rows to the device, once per run.
@@ -31,83 +99,124 @@ impl GpuDecoder {
         let device = self.device();
         let run = |_| {
             let start = Instant::now();
-            let prepared = self.prepare(rows, spec)?;
-            let submission = device.scope("uploading", || device.queue().submit([]))?;
-            device.wait(&submission)?;
+            let prepared = self.prepare(&Batch::Rows(rows), spec)?;
+            device.finish()?;
             let time = start.elapsed();
-            let buffers = prepared.parts.iter().map(|part| part.buffer().clone()).chain(prepared.used);
-            buffers.for_each(|buffer| device.pool().put(buffer));
+            prepared.recycle(device);
             Ok(time)
         };
         (0..runs + 1).map(run).skip(1).collect()
     }
 }
 
-impl Device {
-    /// The time that it takes a shader to store `bytes` bytes, in words of 4 or (`quads`) in vectors of 16, once per
-    /// run, after one run that is not counted: the limit of any kernel that stores as much in the same way.
-    ///
-    /// # Errors
-    /// [`Error::Gpu`](crate::Error::Gpu) if the device fails.
-    pub fn time_fill(&self, bytes: u64, quads: bool, runs: usize) -> Result<Vec<Duration>> {
-        let (fill, filled) = Fill::new(self, bytes, quads)?;
-        let times = time_passes(self, runs, |pass| fill.record(pass))?;
-        // A fill that was cut to one binding counts for as much as was asked.
-        let scale = bytes as f64 / filled as f64;
-        Ok(times.into_iter().map(|time| time.mul_f64(scale)).collect())
+/// When a stage of a batch took place in a [`Stream`], counted from its beginning.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StageTime {
+    /// Which batch.
+    pub batch: usize,
+    /// `upload`: the host writes index rows, or sample numbers, and submits. `kernel`: the device decodes, by its own
+    /// clock, if it has one. `wait`: the host has nothing to do until the batch is there. `readback`: the host copies it
+    /// out of memory that the device has written.
+    pub stage: &'static str,
+    /// When it began.
+    pub start: Duration,
+    /// When it ended.
+    pub end: Duration,
+}
+
+/// What the device's clock showed when passes, numbered from 0, began and ended.
+struct DeviceQueries {
+    device: Device,
+    queries: wgpu::QuerySet,
+}
+
+impl DeviceQueries {
+    /// `None` if the device has no clock.
+    fn new(device: &Device, passes: usize) -> Result<Option<Self>> {
+        if !device.raw().features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Ok(None);
+        }
+        let (ty, count) = (wgpu::QueryType::Timestamp, 2 * passes as u32);
+        let descriptor = wgpu::QuerySetDescriptor { label: None, ty, count };
+        let queries = device.scope("preparing queries", || device.raw().create_query_set(&descriptor))?;
+        Ok(Some(Self { device: device.clone(), queries }))
     }
-}
 
-/// Times a compute pass: once to warm up, then so many times.
-fn time_passes(device: &Device, runs: usize, record: impl Fn(&mut wgpu::ComputePass)) -> Result<Vec<Duration>> {
-    (0..runs + 1).map(|_| time_pass(device, &record)).skip(1).collect()
-}
+    fn writes(&self, pass: usize) -> wgpu::ComputePassTimestampWrites<'_> {
+        wgpu::ComputePassTimestampWrites {
+            query_set: &self.queries,
+            beginning_of_pass_write_index: Some(2 * pass as u32),
+            end_of_pass_write_index: Some(2 * pass as u32 + 1),
+        }
+    }
 
-fn time_pass(device: &Device, record: impl Fn(&mut wgpu::ComputePass)) -> Result<Duration> {
-    const BYTES: u64 = 2 * size_of::<u64>() as u64;
-    let raw = device.raw();
-    let action = "timing a kernel";
-    let timestamps = raw.features().contains(wgpu::Features::TIMESTAMP_QUERY);
-    let start = Instant::now();
-    let (staging, submission) = device.scope(action, || {
-        let mut encoder = raw.create_command_encoder(&Default::default());
-        let queries = timestamps.then(|| {
-            raw.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count: 2 })
-        });
-        let timestamp_writes = queries.as_ref().map(|query_set| wgpu::ComputePassTimestampWrites {
-            query_set,
-            beginning_of_pass_write_index: Some(0),
-            end_of_pass_write_index: Some(1),
-        });
-        record(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes }));
-        let staging = queries.map(|queries| {
+    /// When the first passes began and ended, in ticks.
+    fn ticks(&self, passes: usize) -> Result<Vec<[u64; 2]>> {
+        let device = &self.device;
+        let action = "reading the device's clock";
+        let size = 16 * passes as u64;
+        let (staging, submission) = device.scope(action, || {
             let buffer = |usage| {
-                raw.create_buffer(&wgpu::BufferDescriptor {
-                    label: None,
-                    size: BYTES,
-                    usage,
-                    mapped_at_creation: false,
-                })
+                let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
+                device.raw().create_buffer(&descriptor)
             };
             let resolved = buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC);
             let staging = buffer(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
-            encoder.resolve_query_set(&queries, 0..2, &resolved, 0);
-            encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, BYTES);
-            staging
-        });
-        let submission = device.queue().submit([encoder.finish()]);
-        if let Some(staging) = &staging {
+            let mut encoder = device.raw().create_command_encoder(&Default::default());
+            encoder.resolve_query_set(&self.queries, 0..2 * passes as u32, &resolved, 0);
+            encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, size);
+            let submission = device.queue().submit([encoder.finish()]);
             staging.map_async(wgpu::MapMode::Read, .., |_| ());
+            (staging, submission)
+        })?;
+        device.wait(&submission)?;
+        let view = staging.get_mapped_range(..).map_err(|error| device.error(action, error))?;
+        let (ticks, _) = view.as_chunks::<8>();
+        Ok(ticks.chunks_exact(2).map(|pair| [0, 1].map(|i| u64::from_le_bytes(pair[i]))).collect())
+    }
+
+    /// A moment of the host's, and what the device's clock showed then; `None` if it shows nothing.
+    fn moment(&self) -> Result<Option<(Instant, u64)>> {
+        let device = &self.device;
+        let (mut least, mut moment) = (Duration::MAX, None);
+        // An empty pass shows when it ends; the host learns of it later, in the quickest of many tries little later.
+        for _ in 0..20 {
+            let start = Instant::now();
+            let submission = device.scope("reading the device's clock", || {
+                let mut encoder = device.raw().create_command_encoder(&Default::default());
+                let timestamp_writes = Some(self.writes(0));
+                encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+                device.queue().submit([encoder.finish()])
+            })?;
+            device.wait(&submission)?;
+            let done = Instant::now();
+            let [_, ticks] = self.ticks(1)?[0];
+            if done - start < least && ticks > 0 {
+                (least, moment) = (done - start, Some((done, ticks)));
+            }
         }
-        (staging, submission)
+        Ok(moment)
+    }
+}
+
+/// Times one compute pass: by the device's clock where it has one, else until the host learns that it is done.
+fn time_pass(device: &Device, record: impl Fn(&mut wgpu::ComputePass)) -> Result<Duration> {
+    let clock = DeviceQueries::new(device, 1)?;
+    let start = Instant::now();
+    let submission = device.scope("timing a kernel", || {
+        let mut encoder = device.raw().create_command_encoder(&Default::default());
+        let timestamp_writes = clock.as_ref().map(|clock| clock.writes(0));
+        record(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes }));
+        device.queue().submit([encoder.finish()])
     })?;
     device.wait(&submission)?;
     let wall = start.elapsed();
-    let Some(staging) = staging else { return Ok(wall) };
-    let view = staging.get_mapped_range(..).map_err(|error| device.error(action, error))?;
-    let (ticks, _) = view.as_chunks::<8>();
-    let [begin, end] = [0, 1].map(|i| u64::from_le_bytes(ticks[i]));
-    let seconds = end.saturating_sub(begin) as f64 * f64::from(device.queue().get_timestamp_period()) / 1e9;
+    let ticks = clock.map_or(Ok(0), |clock| clock.ticks(1).map(|ticks| ticks[0][1].saturating_sub(ticks[0][0])))?;
     // Some drivers offer timestamps and write none.
-    Ok(if seconds > 0.0 { Duration::from_secs_f64(seconds) } else { wall })
+    Ok(if ticks > 0 { Duration::from_secs_f64(ticks as f64 * period(device)) } else { wall })
+}
+
+/// Seconds of a tick of the device's clock.
+fn period(device: &Device) -> f64 {
+    f64::from(device.queue().get_timestamp_period()) / 1e9
 }

@@ -75,4 +75,5 @@ class GPUDataset(Dataset[tuple[torch.Tensor, int]]):
         rank: int = 0,
         world_size: int = 1,
         prefetch: int = 2,
+        resident: bool = False,
     ) -> _Batches: ...

@@ -12,6 +12,8 @@ from ._device import torch_device
 
 # Codewords that become floats at once: bounds the memory that takes.
 _CHUNK = 1 << 18
+# Index rows that are sent to a device at once.
+_ROWS = 1 << 10
 
 
 def backend(archive, device, output):
@@ -40,12 +42,12 @@ class Backend:
         """Images of samples, `ids` as for `KuatArchive.decode_batch`."""
         raise NotImplementedError
 
-    def epoch(self, *args, **options):
-        """`KuatArchive._batches` of what `from_batch` takes."""
+    def epoch(self, *args, resident=False, **options):
+        """`KuatArchive._batches` of what `from_epoch` takes; `resident` as for `GPUDataset.batches`."""
         raise NotImplementedError
 
-    def from_batch(self, batch):
-        """Images of a `kuat.Batch` that comes from `epoch`."""
+    def from_epoch(self, samples, batch):
+        """Images of samples and a `kuat.Batch` that come from `epoch`."""
         raise NotImplementedError
 
 
@@ -69,7 +71,7 @@ class Native(Backend):
     def epoch(self, *args, **options):
         return self._archive._batches(*args, **options, **self._output)
 
-    def from_batch(self, batch):
+    def from_epoch(self, samples, batch):
         return torch.from_dlpack(batch)
 
 
@@ -81,6 +83,7 @@ class Gather(Backend):
         self._archive = archive
         self.device, self.decoded_by = device, f"torch on {device}"
         self._planes = output["layout"].lower() == "nchw"
+        self._rows = None
         self._codebook = self._values(output)
         self._bits = archive.index_bits
         if self._bits not in (8, 16, 32):
@@ -100,12 +103,31 @@ class Gather(Backend):
         return images[:, :height, :width].contiguous()
 
     def from_samples(self, ids):
-        return self.from_batch(self._archive.get_packed_batch(ids))
+        return self._from_rows(self._archive.get_packed_batch(ids))
 
-    def epoch(self, *args, **options):
-        return self._archive._batches(*args, **options, packed=True)
+    def epoch(self, *args, resident=False, **options):
+        if resident and self._rows is None:
+            self._rows = self._all_rows()
+        # Resident rows are not made into batches.
+        return self._archive._batches(*args, **options, packed=True, resident=resident)
 
-    def from_batch(self, batch):
+    def from_epoch(self, samples, batch):
+        if len(batch) == len(samples):
+            return self._from_rows(batch)
+        rows = self._rows.index_select(0, torch.from_dlpack(samples).to(self.device))
+        return self.from_indices(self._unpacked(rows).clamp_(max=len(self._codebook) - 1))
+
+    def _all_rows(self):
+        """The index rows of all samples on the device, sent there piece by piece."""
+        archive = self._archive
+        length = archive.get_packed_batch([]).shape[1]
+        rows = torch.empty((len(archive), length), dtype=torch.uint8, device=self.device)
+        for start in range(0, len(archive), _ROWS):
+            piece = torch.from_dlpack(archive.get_packed_batch(slice(start, start + _ROWS)))
+            rows[start : start + _ROWS].copy_(piece)
+        return rows
+
+    def _from_rows(self, batch):
         rows = torch.from_dlpack(batch)
         if self.device.type == "cuda":
             # From pinned memory the copy overlaps with what the GPU still does for the batch before.

@@ -73,15 +73,29 @@ class GPUDataset(Dataset):
         without another copy if torch (2.0 or later) took the samples as a batch."""
         return samples.batch if isinstance(samples, _Samples) else default_collate(samples)
 
-    def batches(self, batch_size, shuffle=False, seed=0, epoch=0, drop_last=False, *, rank=0, world_size=1, prefetch=2):
+    def batches(
+        self,
+        batch_size,
+        shuffle=False,
+        seed=0,
+        epoch=0,
+        drop_last=False,
+        *,
+        rank=0,
+        world_size=1,
+        prefetch=2,
+        resident=False,
+    ):
         """The (images, labels) of an epoch, made ahead by threads of kuat's; an iterator whose len is their number.
 
         `shuffle` gives an order that depends on `seed` and `epoch` alone, the same on every device and machine.
         `drop_last` leaves out a last batch that is not full. Process `rank` of `world_size` gets its share of each
-        order. `prefetch` is how many batches may wait.
+        order. `prefetch` is how many batches may wait. `resident` keeps the index rows of all samples in the GPU's
+        memory, sent there once, so that a batch needs only its samples' numbers; `kuat.Error`, or torch's, if they do
+        not fit there. Where the CPU decodes it changes nothing.
         """
         order = {"shuffle": shuffle, "seed": seed, "epoch": epoch, "drop_last": drop_last}
-        return _Batches(self.decoder, batch_size, shard=(rank, world_size), ahead=prefetch, **order)
+        return _Batches(self.decoder, batch_size, shard=(rank, world_size), ahead=prefetch, resident=resident, **order)
 
     def _labels(self, ids):
         return torch.from_dlpack(self.archive.labels(ids))
@@ -116,8 +130,8 @@ class _Batches:
         return self
 
     def __next__(self):
-        _, labels, batch = next(self._batches)
-        return self._backend.from_batch(batch), torch.from_dlpack(labels).to(self._backend.device)
+        samples, labels, batch = next(self._batches)
+        return self._backend.from_epoch(samples, batch), torch.from_dlpack(labels).to(self._backend.device)
 
 
 def _mean_std(normalize, channels, dtype):
