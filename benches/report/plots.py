@@ -7,7 +7,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import FuncFormatter  # noqa: E402
 
-from .rows import Rows, ours  # noqa: E402
+from .rows import Rows, ours, shown  # noqa: E402
 
 OURS, OTHERS, LIMIT = "#0b6e99", "#a8b3bd", "#c2410c"
 # Two of each at most stand beside each other.
@@ -30,6 +30,8 @@ plt.rcParams.update(
         "axes.axisbelow": True,
         "grid.color": "#e2e8f0",
         "legend.frameon": False,
+        "figure.constrained_layout.use": True,
+        "figure.constrained_layout.w_pad": 0.1,
     }
 )
 
@@ -62,7 +64,7 @@ def threads(rows, path):
     found = rows.where("cpu_threads")
     if not found:
         return None
-    kinds = found.values("dtype")
+    kinds = found.values("dtype")[::-1]
     figure, panels = plt.subplots(1, len(kinds), figsize=(4.6 * len(kinds), 3.6), squeeze=False)
     for axes, dtype in zip(panels[0], kinds):
         for patch in found.values("patch")[::-1]:
@@ -90,13 +92,13 @@ def codebook(rows, path):
     if not found:
         return None
     figure, axes = plt.subplots(figsize=(8, 4))
-    for dtype in found.values("dtype"):
+    for dtype in found.values("dtype")[::-1]:
         for patch in found.values("patch")[::-1]:
             line = sorted(found.where(dtype=dtype, patch=patch), key=lambda row: row["codewords"])
             if line:
                 x, y = [row["codewords"] for row in line], [row["images_per_s"] for row in line]
                 color = LINES.get((patch, dtype), MORE[0])
-                axes.plot(x, y, "o-", color=color, label=f"{dtype}, {patch}x{patch} patches")
+                axes.plot(x, y, "o-", ms=4, color=color, label=f"{dtype}, {patch}x{patch} patches")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(thousands)
@@ -153,7 +155,7 @@ def kernels(rows, path, adapter):
     axes.set_xlabel("images per second")
     axes.set_title(adapter)
     axes.grid(axis="y", visible=False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.42 / (0.12 * len(found) + 0.3)), ncols=2)
+    figure.legend(loc="outside lower right", ncols=2)
     return save(figure, path)
 
 
@@ -167,15 +169,15 @@ def timeline(rows, path, adapter):
     found = found.where(patch=first["patch"], dtype=first["dtype"])
     stages = list(dict.fromkeys(row["stage"] for row in sorted(found, key=lambda row: row["start_ms"])))
     figure, axes = plt.subplots(figsize=(9, 0.6 * len(stages) + 1.5))
+    long = max(row["end_ms"] for row in found)
     for row in found:
         width = row["end_ms"] - row["start_ms"]
         color = (OURS, "#8cc5dc")[row["batch_number"] % 2]
         place = stages.index(row["stage"])
         axes.barh(place, width, 0.6, left=row["start_ms"], color=color, edgecolor="white", linewidth=0.5)
-        axes.text(
-            row["start_ms"] + width / 2, place, row["batch_number"], ha="center", va="center", color="black",
-            fontsize=8, clip_on=True,
-        )  # fmt: skip
+        if width > long / 60:
+            at = {"ha": "center", "va": "center", "fontsize": 9, "color": ("white", "black")[row["batch_number"] % 2]}
+            axes.text(row["start_ms"] + width / 2, place, row["batch_number"], **at)
     axes.set_yticks(range(len(stages)), stages)
     axes.invert_yaxis()
     axes.set_xlabel("milliseconds (numbers: which batch)")
@@ -186,7 +188,7 @@ def timeline(rows, path, adapter):
 
 @FuncFormatter
 def thousands(value, _=None):
-    return f"{value:,.0f}"
+    return f"{value / 1e6:g} million" if value >= 1e6 else f"{value:,.0f}"
 
 
 def leading(value):
@@ -204,8 +206,8 @@ def draw(result, folder):
     """Every picture that a result has rows for: {name: address}."""
     rows = Rows(result["rows"])
     pictures = {
-        "peers": peers(rows.where(peer=shown(rows)), folder / "peers.png", "f32 NCHW", 256),
-        "peers-u8": peers(rows.where(peer=shown(rows)), folder / "peers-u8.png", "u8 NHWC", 256),
+        "peers": peers(shown(rows), folder / "peers.png", "f32 NCHW", 256),
+        "peers-u8": peers(shown(rows), folder / "peers-u8.png", "u8 NHWC", 256),
         "threads": threads(rows, folder / "threads.png"),
         "codebook": codebook(rows, folder / "codebook.png"),
         "open": opening(rows, folder / "open.png"),
@@ -215,8 +217,3 @@ def draw(result, folder):
             key = f"{name}-{number}"
             pictures[key] = plot(rows, folder / f"{key}.png", adapter)
     return {name: path.as_posix() for name, path in pictures.items() if path}
-
-
-def shown(rows):
-    """Of kuat only the recommended way."""
-    return tuple(name for name in rows.where("peers").values("peer") if not name.endswith("[ids]"))

@@ -38,3 +38,8 @@ def ratio(row, other):
 def ours(row):
     """Whether a row of the peers' table is kuat's."""
     return row["peer"].startswith("kuat")
+
+
+def shown(rows):
+    """The peers' rows; of kuat only the ways that its users are told to take."""
+    return Rows(row for row in rows.where("peers") if not row["peer"].endswith("[ids]"))
