@@ -8,7 +8,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "benches"))
 
 from report.bars import bars  # noqa: E402
+from report.collect import run  # noqa: E402
 from report.page import page  # noqa: E402
+from report.provenance import machine  # noqa: E402
 from report.rows import Rows, ratio  # noqa: E402
 
 
@@ -155,6 +157,23 @@ def test_the_originals_table_has_its_figures_and_ours():
     assert lines(text, "GPU", "50,000+", "12,345 (llvmpipe (LLVM 15), software)")
     assert "Only software adapters" in text
     assert "Only software adapters" not in rendered([*ROWS, kernel("Some GPU", "discrete", 0.95)])
+
+
+def test_rows_of_a_program_are_kept_whatever_else_it_prints_and_however_it_ends(capfd):
+    program = "print('{\"table\": \"open\", \"samples\": 1}'); print('warming up'); print(3); print('{}'); exit(7)"
+    rows, failure = run("cpu", [sys.executable, "-c", program])
+    assert rows == [{"table": "open", "samples": 1}] and failure == "ended with status 7"
+    assert "warming up" in capfd.readouterr().err
+    assert run("cpu", [sys.executable, "-c", ""]) == ([], None)
+
+
+def test_a_machine_is_named_by_its_cpu():
+    names = {
+        "Intel(R) Core(TM) i7-8550U CPU @ 1.80GHz": "intel-core-i7-8550u-2-cores",
+        "AMD EPYC 9654 96-Core Processor": "amd-epyc-9654-2-cores",
+    }
+    for cpu, name in names.items():
+        assert machine({"cpu": cpu, "cores": 2}) == name
 
 
 def test_ratios_are_medians_of_rounds():

@@ -85,9 +85,9 @@ class Epochs:
 
 
 def version(package):
-    """Of a package in this environment. Debian's opencv and torch say theirs only when imported."""
+    """Of a package in this environment, without what builders add."""
     try:
-        return importlib.metadata.version(package)
+        return importlib.metadata.version(package).split("+")[0]
     except importlib.metadata.PackageNotFoundError:
         return __import__(package).__version__
 

@@ -300,6 +300,7 @@ def method(result):
 - Every peer runs in a process and a virtual environment of its own, with {workers} workers or threads, and makes
   batches of 224x224 photographs in a random order of each epoch: `u8 NHWC`, bytes, interleaved; or `f32 NCHW`, float32
   planes normalised as ImageNet's, in a contiguous torch tensor. Whole epochs are timed, with nothing done to a batch.
+  All files are in the system's page cache.
 - Before anything is timed an epoch of each row is checked: every image as often as it should come, with its label, in
   another order. *equal*: all pixels are those of the cropped photographs. *equal to numpy's decoding*: those that a
   gather of the archive in numpy gives. *PSNR*: JPEG, against the cropped photographs, no image far below what its file

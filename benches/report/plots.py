@@ -45,12 +45,23 @@ def peers(rows, path, work, batch):
     figure, axes = plt.subplots(figsize=(9, 0.42 * len(found) + 1.3))
     speeds = [row["images_per_s"] for row in found]
     bars = axes.barh([row["peer"] for row in found], speeds, color=[OURS if ours(row) else OTHERS for row in found])
-    axes.bar_label(bars, [f"{speed:,.0f}" for speed in speeds], padding=4)
+    for bar, row in zip(bars, found):
+        size, quality = (
+            f"{row['bytes_per_image'] / 1e3:.0f} kB",
+            f"{row['psnr_db']:.0f} dB" if row.get("psnr_db") else "exact",
+        )
+        place = {"xy": (bar.get_width(), bar.get_y() + bar.get_height() / 2), "textcoords": "offset points"}
+        speed = axes.annotate(f"{row['images_per_s']:,.0f}", xytext=(4, 0), va="center", **place)
+        axes.annotate(
+            f"{size}, {quality}", xy=(1, 0.5), xycoords=speed, xytext=(8, 0), textcoords="offset points",
+            va="center", fontsize=9, color="#64748b",
+        )  # fmt: skip
     for label, row in zip(axes.get_yticklabels(), found):
         label.set_fontweight("bold" if ours(row) else "normal")
-    axes.set_xlim(0, max(speeds) * 1.12)
+    axes.set_xlim(0, max(speeds) * 1.3)
+    axes.margins(y=0.02)
     axes.xaxis.set_major_formatter(thousands)
-    axes.set_xlabel("images per second (more is better)")
+    axes.set_xlabel("images per second (more is better); in grey, size and quality of a stored image")
     axes.set_title(f"Batches of {batch} images of 224x224, {NAMES[work]}, {found[0]['workers']} workers")
     axes.grid(axis="y", visible=False)
     return save(figure, path)
