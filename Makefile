@@ -3,7 +3,8 @@
 CARGO ?= cargo
 # One build serves the command, the tests and the benchmarks.
 RELEASE := --release
-# Folder of photographs for `make demo`; those that the scikit-image package carries by default.
+# Folder of photographs for `make demo` and the benchmarks, which want a folder per class in it; those that the
+# scikit-image package carries by default.
 IMAGES ?=
 # Keeps a layer of Mesa's from writing to standard error.
 export NODEVICE_SELECT := 1
@@ -49,17 +50,29 @@ wheel: ## Build the Python package, target/wheels/kuat-*.whl, for every Python f
 	. target/venv/bin/activate && maturin build --release --manifest-path python/Cargo.toml --out target/wheels \
 		$(if $(filter Linux,$(shell uname)),--zig --compatibility manylinux2014)
 
+# `make bench BENCH="--only peers --peers kuat,raw"` measures less; `--help` lists the rest.
+BENCH ?=
+REPORT := PYTHONPATH=benches target/venv-report/bin/python -m
+PHOTOGRAPHS = $(or $(IMAGES),$(shell target/venv-report/bin/python scripts/photographs.py))
+
 .PHONY: bench
-bench: build ## Measure decoding beside its limits on this machine
+bench: build report-setup ## Measure this machine, kuat beside its limits and its peers; write BENCHMARKS.md (IMAGES=folder)
 	@scripts/vulkan.sh
-	$(CARGO) bench
+	@scripts/peers.sh
+	$(REPORT) report measure --images "$(PHOTOGRAPHS)" $(BENCH)
+
+.PHONY: report
+report: report-setup ## Write BENCHMARKS.md again from benches/results
+	$(REPORT) report page
+
+.PHONY: report-setup
+report-setup:
+	@VENV=target/venv-report scripts/venv.sh matplotlib pillow tqdm
 
 .PHONY: peers
-peers: ## Measure the torch data set beside raw pixels and image files (IMAGES=folder with a folder per class)
-	@test -n "$(IMAGES)" || { echo "say which photographs: make peers IMAGES=folder" >&2; exit 2; }
-	@scripts/torch.sh ./python
-	@scripts/torchvision.sh
-	target/venv-torch/bin/python benches/peers.py --images "$(IMAGES)"
+peers: report-setup ## Measure torch's batches beside raw pixels and image files, in a minute (IMAGES=folder)
+	@scripts/peers.sh kuat raw torchvision
+	$(REPORT) peers --images "$(PHOTOGRAPHS)" --peers kuat,raw,torchvision --work "f32 NCHW" --batch 256
 
 .PHONY: overhead
 overhead: build ## Measure the Python package beside the Rust decoder it calls (ARCHIVE=file.qvq)

@@ -9,19 +9,12 @@ import filecmp
 import json
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
+
+from photographs import SIZE, photographs
 
 KUAT = Path("target/release/kuat")
 WORK = Path("target/demo")
-SIZE = 224
-# Those of scikit-image's pictures that are photographs.
-PHOTOGRAPHS = (
-    "astronaut brick camera chelsea coffee coins grass gravel hubble_deep_field ihc moon motorcycle_left "
-    "motorcycle_right retina rocket"
-).split()
-# Crops across a photograph at most, and pixels between the edges of neighbours at least.
-CROPS, STEP = 5, 40
 # Samples that are decoded for the comparison.
 COMPARED = 256
 
@@ -34,48 +27,10 @@ def kuat(*arguments):
     return json.loads(answer.stdout)
 
 
-def crops():
-    """Cuts the photographs of the scikit-image package into crops, a folder for each photograph."""
-    folder = WORK / "photographs"
-    if folder.exists():
-        return folder
-    from PIL import Image
-
-    print("fetching the photographs of the scikit-image package", flush=True)
-    WORK.mkdir(parents=True, exist_ok=True)
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*pip, "--only-binary", ":all:", "--dest", WORK, "scikit-image"], check=True)
-    wheel = max(WORK.glob("scikit_image-*.whl"))
-    partial = WORK / "photographs.part"
-    with zipfile.ZipFile(wheel) as package:
-        for member in package.namelist():
-            path = Path(member)
-            if path.parent != Path("skimage/data") or path.stem not in PHOTOGRAPHS:
-                continue
-            with package.open(member) as file:
-                photograph = Image.open(file).convert("RGB")
-            target = partial / path.stem
-            target.mkdir(parents=True, exist_ok=True)
-            lefts, tops = (positions(side) for side in photograph.size)
-            for top in tops:
-                for left in lefts:
-                    crop = photograph.crop((left, top, left + SIZE, top + SIZE))
-                    crop.save(target / f"{top:04}-{left:04}.png")
-    partial.rename(folder)
-    return folder
-
-
-def positions(side):
-    """Where crops begin along a side: evenly spread over it."""
-    room = side - SIZE
-    count = min(CROPS, room // STEP + 1)
-    return [round(room * i / max(count - 1, 1)) for i in range(count)]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="folder of photographs")
-    images = parser.parse_args().images or crops()
+    images = parser.parse_args().images or photographs()
     WORK.mkdir(parents=True, exist_ok=True)
     archive, sheet = WORK / "demo.qvq", WORK / "sheet.png"
 

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# venv.sh PACKAGE...: a virtual environment in target/venv with these packages (arguments as for `pip install`).
+# venv.sh PACKAGE...: a virtual environment in target/venv, or $VENV, with these packages (arguments as for
+# `pip install`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/apt.sh
+venv=${VENV:-target/venv}
 
-if [ ! -x target/venv/bin/pip ]; then
+if [ ! -x "$venv/bin/pip" ]; then
     mkdir -p target
-    rm -rf target/venv
-    if ! python3 -m venv target/venv >/dev/null 2>&1; then
+    rm -rf "$venv"
+    if ! python3 -m venv "$venv" >/dev/null 2>&1; then
         apt_install "Python's venv module" python3-venv
-        rm -rf target/venv
-        python3 -m venv target/venv
+        rm -rf "$venv"
+        python3 -m venv "$venv"
     fi
 fi
-target/venv/bin/pip install --quiet --disable-pip-version-check "$@"
+"$venv/bin/pip" install --quiet --disable-pip-version-check "$@"
