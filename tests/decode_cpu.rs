@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{CASES, archive, assert_same, outputs};
+use common::{CASES, Case, Random, archive, assert_same, outputs};
 use kuat::{
     ArchiveSpec, CpuDecoder, CpuPath, Decoder, Dtype, Error, Geometry, IndexWidth, Layout, NaiveDecoder, Normalization,
     OutputSpec,
@@ -52,6 +52,55 @@ fn the_cpu_equals_the_oracle_bit_for_bit_in_every_case() {
                 assert_eq!(cpu.path(), path);
                 cpu.decode_bytes(&rows, &spec, &mut found).expect("decoded");
                 assert_same(&format!("{case:?}, {path}"), &found, &expected, &spec, archive.geometry(), true);
+            }
+        }
+    }
+}
+
+#[test]
+fn large_batches_are_the_same_wherever_they_go() {
+    // Batches beyond the size from which stores bypass the caches, to memory that begins at a cache line, or anywhere.
+    for (image, channels, patch) in [((224, 224), 3, (4, 4)), ((224, 112), 3, (2, 2)), ((99, 67), 1, (5, 3))] {
+        let case = Case { image, channels, patch, codewords: 3000, bits: None, samples: 3 };
+        let archive = case.archive();
+        let naive = NaiveDecoder::new(&archive);
+        for spec in outputs(channels as usize) {
+            let image = spec.batch_len(archive.geometry(), 1);
+            let three = archive.rows(0..3).expect("there");
+            let mut expected = vec![0; 3 * image];
+            naive.decode_bytes(&three, &spec, &mut expected).expect("decoded");
+            let rows: Vec<&[u8]> = three.iter().copied().cycle().take((17 << 20) / image).collect();
+            for (path, start) in CpuPath::available().into_iter().flat_map(|path| [(path, 0), (path, 4), (path, 1)]) {
+                let mut memory = vec![0xaa; rows.len() * image + start + 64];
+                let found = &mut memory[start..start + rows.len() * image];
+                CpuDecoder::new(&archive).with_path(path).decode_bytes(&rows, &spec, found).expect("decoded");
+                let same = found.chunks(image).zip(expected.chunks(image).cycle()).all(|(a, b)| a == b);
+                assert!(same, "{case:?}, {spec}, {path}, from byte {start}");
+                assert!(memory[..start].iter().all(|&byte| byte == 0xaa));
+                assert!(memory[start + rows.len() * image..].iter().all(|&byte| byte == 0xaa));
+            }
+        }
+    }
+}
+
+#[test]
+fn constants_that_round_unevenly_are_exact() {
+    let archive = CASES[0].archive();
+    let naive = NaiveDecoder::new(&archive);
+    let rows = archive.rows([0, 1]).expect("there");
+    let mut random = Random::new(5);
+    for _ in 0..40 {
+        let mut number = |low: f32, high: f32| low + (high - low) * (random.next() % 1000) as f32 / 1000.0;
+        let (mean, std) = ([number(-1.0, 1.0), 0.0, number(0.0, 1.0)], [number(0.01, 3.0), 1e-3, number(1.0, 300.0)]);
+        let normalization = Some(Normalization::new(&mean, &std).expect("valid"));
+        for (dtype, layout) in [(Dtype::F32, Layout::Nchw), (Dtype::F32, Layout::Nhwc), (Dtype::F16, Layout::Nchw)] {
+            let spec = OutputSpec { dtype, layout, normalization };
+            let len = spec.batch_len(archive.geometry(), 2);
+            let (mut found, mut expected) = (vec![0; len], vec![0; len]);
+            naive.decode_bytes(&rows, &spec, &mut expected).expect("decoded");
+            for path in CpuPath::available() {
+                CpuDecoder::new(&archive).with_path(path).decode_bytes(&rows, &spec, &mut found).expect("decoded");
+                assert_same(&format!("{mean:?} {std:?} {path}"), &found, &expected, &spec, archive.geometry(), true);
             }
         }
     }

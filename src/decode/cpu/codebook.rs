@@ -15,7 +15,6 @@ const UNIT: usize = 8;
 /// Codewords with every patch row padded to a power of two, so that it is copied by one wide load and one wide store,
 /// which may run over into the next patch before that is written. No codeword lies across more cache lines than it
 /// must.
-#[derive(Clone)]
 pub(super) struct Codebook {
     bytes: AlignedBytes,
     row_len: usize,

@@ -1,18 +1,19 @@
 //! Bytes to values: exact, and as fast as they can be stored.
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 use crate::output::{Dtype, Layout, OutputSpec};
 
-/// A multiple of every number of channels.
+/// A multiple of every number of channels, and of the values in a register.
 const PERIOD: usize = 48;
 
 /// What the bytes of a run become: of one channel, or of all channels in turn.
 pub(super) struct Converter {
     dtype: Dtype,
+    /// Of each channel.
     tables: Vec<Table>,
-    line: Option<Box<Line>>,
+    /// For single precision, where every channel has one.
+    lines: Option<Vec<Line>>,
 }
 
 /// One channel's value of each byte.
@@ -23,10 +24,12 @@ pub(super) struct Table {
     pub planes: [[u8; 256]; 4],
 }
 
-/// Factors and summands that give each value exactly, in double precision rounded once; channels in turn.
+/// A factor and a summand that give every value of a channel exactly, in double precision rounded once. Arithmetic on
+/// several values at a time is faster than looking them up one by one.
+#[derive(Clone, Copy)]
 struct Line {
-    scale: [f64; PERIOD],
-    bias: [f64; PERIOD],
+    scale: f64,
+    bias: f64,
 }
 
 impl Converter {
@@ -40,22 +43,18 @@ impl Converter {
     }
 
     fn new(spec: &OutputSpec, first: usize, channels: usize) -> Self {
-        let values: Vec<[f32; 256]> = (first..first + channels)
-            .map(|channel| std::array::from_fn(|byte| spec.value(byte as u8, channel)))
-            .collect();
-        let lines: Vec<(f64, f64)> = (first..first + channels).map(|channel| spec.line(channel)).collect();
-        // The definition divides twice and the line multiplies; whether that rounds to the same is for the 256 values
-        // to say.
-        let exact = values.iter().zip(&lines).all(|(values, &(scale, bias))| {
-            (0u8..=255)
-                .zip(values)
-                .all(|(byte, value)| ((f64::from(byte) * scale + bias) as f32).to_bits() == value.to_bits())
-        });
-        let line = exact.then(|| {
-            let at = |i: usize| lines[i % channels];
-            Box::new(Line { scale: std::array::from_fn(|i| at(i).0), bias: std::array::from_fn(|i| at(i).1) })
-        });
-        Self { dtype: spec.dtype, tables: values.iter().map(|values| Table::new(values, spec.dtype)).collect(), line }
+        let channels = first..first + channels;
+        let table = |channel| std::array::from_fn(|byte| spec.value(byte as u8, channel));
+        let values: Vec<[f32; 256]> = channels.clone().map(table).collect();
+        let line = |(channel, values)| {
+            let (scale, bias) = spec.line(channel);
+            Some(Line { scale, bias }).filter(|line| spec.dtype == Dtype::F32 && line.gives(values))
+        };
+        Self {
+            dtype: spec.dtype,
+            tables: values.iter().map(|values| Table::new(values, spec.dtype)).collect(),
+            lines: channels.zip(&values).map(line).collect(),
+        }
     }
 
     pub fn dtype(&self) -> Dtype {
@@ -70,22 +69,28 @@ impl Converter {
     /// Converts a run, which begins with the first channel.
     #[inline(always)]
     pub fn convert(&self, bytes: &[u8], run: &mut [u8]) {
-        match (self.dtype, &self.line) {
+        match (self.dtype, &self.lines) {
             (Dtype::U8, _) => run.copy_from_slice(bytes),
-            (Dtype::F32, Some(line)) => line.f32(bytes, run.as_chunks_mut().0),
-            (Dtype::F16, Some(line)) => line.f16(bytes, run.as_chunks_mut().0),
+            (Dtype::F16, _) => self.look_up::<2>(bytes, run.as_chunks_mut().0),
             (Dtype::F32, None) => self.look_up::<4>(bytes, run.as_chunks_mut().0),
-            (Dtype::F16, None) => self.look_up::<2>(bytes, run.as_chunks_mut().0),
+            (Dtype::F32, Some(lines)) => calculate(lines, bytes, run.as_chunks_mut().0),
         }
     }
 
     /// Converts a run by table.
     #[inline(always)]
     pub fn look_up<const SIZE: usize>(&self, bytes: &[u8], run: &mut [[u8; SIZE]]) {
-        for (bytes, run) in bytes.chunks(self.tables.len()).zip(run.chunks_mut(self.tables.len())) {
-            for ((byte, value), table) in bytes.iter().zip(run).zip(&self.tables) {
-                value.copy_from_slice(&table.values[usize::from(*byte)][..SIZE]);
-            }
+        let look_up = |table: &Table, byte: u8, value: &mut [u8; SIZE]| {
+            value.copy_from_slice(&table.values[usize::from(byte)][..SIZE]);
+        };
+        if let [table] = self.tables.as_slice() {
+            return run.iter_mut().zip(bytes).for_each(|(value, &byte)| look_up(table, byte, value));
+        }
+        let channels = self.tables.len();
+        for (channel, table) in self.tables.iter().enumerate() {
+            let values = run.iter_mut().skip(channel).step_by(channels);
+            let bytes = bytes.iter().skip(channel).step_by(channels);
+            values.zip(bytes).for_each(|(value, &byte)| look_up(table, byte, value));
         }
     }
 }
@@ -105,24 +110,27 @@ impl Table {
 
 impl Line {
     #[inline(always)]
-    fn f32(&self, bytes: &[u8], run: &mut [[u8; 4]]) {
-        for (bytes, run) in bytes.chunks(PERIOD).zip(run.chunks_mut(PERIOD)) {
-            for (((value, &byte), scale), bias) in run.iter_mut().zip(bytes).zip(&self.scale).zip(&self.bias) {
-                *value = ((f64::from(byte) * scale + bias) as f32).to_ne_bytes();
-            }
-        }
+    fn value(self, byte: u8) -> f32 {
+        (f64::from(byte) * self.scale + self.bias) as f32
     }
 
-    #[inline(always)]
-    fn f16(&self, bytes: &[u8], run: &mut [[u8; 2]]) {
-        let mut singles = [[0; 4]; PERIOD];
-        let mut halves = [f16::ZERO; PERIOD];
-        for (bytes, run) in bytes.chunks(PERIOD).zip(run.chunks_mut(PERIOD)) {
-            self.f32(bytes, &mut singles);
-            halves.convert_from_f32_slice(&singles.map(f32::from_ne_bytes));
-            for (value, half) in run.iter_mut().zip(halves) {
-                *value = half.to_ne_bytes();
-            }
+    /// Whether it gives these values, which are defined by two divisions, bit for bit.
+    fn gives(self, values: &[f32; 256]) -> bool {
+        (0..=255).zip(values).all(|(byte, value)| self.value(byte).to_bits() == value.to_bits())
+    }
+}
+
+/// Converts a run by arithmetic.
+#[inline(always)]
+fn calculate(lines: &[Line], bytes: &[u8], run: &mut [[u8; 4]]) {
+    if let &[line] = lines {
+        return run.iter_mut().zip(bytes).for_each(|(value, &byte)| *value = line.value(byte).to_ne_bytes());
+    }
+    // Channels in turn, as often as fill whole registers.
+    let lines: [Line; PERIOD] = std::array::from_fn(|i| lines[i % lines.len()]);
+    for (bytes, run) in bytes.chunks(PERIOD).zip(run.chunks_mut(PERIOD)) {
+        for ((value, &byte), line) in run.iter_mut().zip(bytes).zip(&lines) {
+            *value = line.value(byte).to_ne_bytes();
         }
     }
 }

@@ -1,9 +1,12 @@
 //! One image, band by band: indices, then codewords, then values.
 
+use std::ops::Range;
+
 use super::codebook::{Chosen, Codebook, Place, Scale};
 use super::convert::{Converter, deinterleave};
 use super::path::CpuPath;
 use super::{gather, memory};
+use crate::buffer::AlignedBytes;
 use crate::format::index::IndexWidth;
 use crate::geometry::Geometry;
 use crate::output::{Dtype, Layout, OutputSpec};
@@ -28,22 +31,23 @@ pub(super) struct Job<'a> {
 #[derive(Default)]
 pub(super) struct Scratch {
     places: Vec<Place>,
-    /// Interleaved bytes, the same sorted into planes, and values of a band.
-    band: Vec<u8>,
-    planes: Vec<u8>,
-    values: Vec<u8>,
+    /// A band's interleaved bytes, the same sorted into planes, and its values. They begin at pages: the usual bands
+    /// take one, and a store across the edge of a page holds up all behind it.
+    pixels: AlignedBytes,
+    planes: AlignedBytes,
+    values: AlignedBytes,
 }
 
 impl Scratch {
     /// Makes room for images of this size.
     pub fn fit(&mut self, g: &Geometry, spec: &OutputSpec) {
         let band = g.patch_height() * g.image_row_len();
-        let grow = |bytes: &mut Vec<u8>, len| {
-            if bytes.len() < len {
-                bytes.resize(len, 0);
+        let grow = |bytes: &mut AlignedBytes, len| {
+            if bytes.as_slice().len() < len {
+                *bytes = AlignedBytes::paged(len);
             }
         };
-        grow(&mut self.band, band);
+        grow(&mut self.pixels, band);
         grow(&mut self.planes, band);
         grow(&mut self.values, band * spec.dtype.size());
         let places = bands_at_once(g) * g.grid_width();
@@ -141,17 +145,46 @@ impl Job<'_> {
     fn image<K: Kernels>(&self, k: K, [row, next_row]: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
         let g = self.geometry;
         let at_once = bands_at_once(g);
+        let row_len = g.image_row_len();
+        let Scratch { places, pixels, planes, values } = scratch;
+        let [pixels, planes, values] = [pixels, planes, values].map(AlignedBytes::as_mut_slice);
         for first in (0..g.grid_height()).step_by(at_once) {
-            let bands = at_once.min(g.grid_height() - first);
-            let places = &mut scratch.places[..bands * g.grid_width()];
+            let bands = first..g.grid_height().min(first + at_once);
+            let places = &mut places[..bands.len() * g.grid_width()];
             let chosen = self.codebook.choose(k, self.index_width, row, first * g.grid_width(), places);
-            for band in 0..bands {
-                self.prefetch(row, next_row, first + band + at_once);
-                let chosen = chosen.part(band * g.grid_width(), g.grid_width());
-                let buffers = (&mut scratch.band[..], &mut scratch.planes[..], &mut scratch.values[..]);
-                self.band(k, chosen, (first + band) * g.patch_height(), image, buffers);
+            for band in bands {
+                self.prefetch(row, next_row, band + at_once);
+                let chosen = chosen.part((band - first) * g.grid_width(), g.grid_width());
+                let rows = self.rows(band);
+                let bytes = rows.start * row_len..rows.end * row_len;
+                if self.is_direct() {
+                    k.gather(chosen, row_len, &mut image[bytes]);
+                    continue;
+                }
+                let pixels = &mut pixels[..bytes.len()];
+                k.gather(chosen, row_len, pixels);
+                match self.spec.layout {
+                    Layout::Nhwc => self.emit(k, rows, pixels, values, image),
+                    Layout::Nchw => {
+                        let planes = &mut planes[..bytes.len()];
+                        k.deinterleave(pixels, g.channels(), planes);
+                        self.emit(k, rows, planes, values, image);
+                    }
+                }
             }
         }
+    }
+
+    /// Whether codewords are copied straight to the output.
+    fn is_direct(&self) -> bool {
+        self.spec.dtype == Dtype::U8 && self.spec.layout == Layout::Nhwc && !self.streamed
+    }
+
+    /// The rows of pixels that a row of patches covers.
+    #[inline(always)]
+    fn rows(&self, band: usize) -> Range<usize> {
+        let top = band * self.geometry.patch_height();
+        top..self.geometry.image_height().min(top + self.geometry.patch_height())
     }
 
     /// Asks for the indices of a band, counted on into the next image.
@@ -166,49 +199,24 @@ impl Job<'_> {
         (0..end - start).step_by(64).for_each(|line| memory::prefetch(address.wrapping_add(line)));
     }
 
-    /// Decodes the rows of pixels from `top` on that one row of patches covers.
+    /// Converts a band's bytes and stores them in the output. Rows of one image follow one another, and so do those of
+    /// one plane: a band is one run of each.
     #[inline(always)]
-    fn band<K: Kernels>(
-        &self,
-        k: K,
-        chosen: Chosen,
-        top: usize,
-        image: &mut [u8],
-        (pixels, planes, values): (&mut [u8], &mut [u8], &mut [u8]),
-    ) {
+    fn emit<K: Kernels>(&self, k: K, rows: Range<usize>, band: &[u8], values: &mut [u8], image: &mut [u8]) {
         let g = self.geometry;
-        let row_len = g.image_row_len();
-        let rows = g.patch_height().min(g.image_height() - top);
+        let (planes, row_len) = match self.spec.layout {
+            Layout::Nhwc => (1, g.image_row_len()),
+            Layout::Nchw => (g.channels(), g.image_width()),
+        };
         let size = self.spec.dtype.size();
-        // Rows of one image follow one another, and so do those of one plane: a band is one run of each.
-        let interleaved = top * row_len * size..(top + rows) * row_len * size;
-        let pixels = &mut pixels[..rows * row_len];
-        match (self.spec.dtype, self.spec.layout) {
-            (Dtype::U8, Layout::Nhwc) if !self.streamed => k.gather(chosen, row_len, &mut image[interleaved]),
-            (Dtype::U8, Layout::Nhwc) => {
-                k.gather(chosen, row_len, pixels);
-                k.copy_past_caches(pixels, &mut image[interleaved]);
-            }
-            (_, Layout::Nhwc) => {
-                k.gather(chosen, row_len, pixels);
-                let past_caches = self.streamed.then_some(values);
-                k.convert(&self.converters[0], pixels, &mut image[interleaved], past_caches);
-            }
-            (dtype, Layout::Nchw) => {
-                k.gather(chosen, row_len, pixels);
-                let width = g.image_width();
-                let planes = &mut planes[..rows * row_len];
-                k.deinterleave(pixels, g.channels(), planes);
-                let planes = planes.chunks_exact(rows * width);
-                let targets = image.chunks_exact_mut(g.image_height() * width * size);
-                for (channel, (plane, target)) in planes.zip(targets).enumerate() {
-                    let run = &mut target[top * width * size..(top + rows) * width * size];
-                    match dtype {
-                        Dtype::U8 if self.streamed => k.copy_past_caches(plane, run),
-                        Dtype::U8 => run.copy_from_slice(plane),
-                        _ => k.convert(&self.converters[channel], plane, run, self.streamed.then_some(&mut *values)),
-                    }
-                }
+        let sources = band.chunks_exact(rows.len() * row_len);
+        let targets = image.chunks_exact_mut(g.image_height() * row_len * size);
+        for (plane, (source, target)) in (0..planes).zip(sources.zip(targets)) {
+            let target = &mut target[rows.start * row_len * size..rows.end * row_len * size];
+            match self.spec.dtype {
+                Dtype::U8 if self.streamed => k.copy_past_caches(source, target),
+                Dtype::U8 => target.copy_from_slice(source),
+                _ => k.convert(&self.converters[plane], source, target, self.streamed.then_some(&mut *values)),
             }
         }
     }
