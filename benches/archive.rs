@@ -115,7 +115,7 @@ fn sparse_archive(path: &Path, samples: u64) -> Result<u64> {
     Ok(len)
 }
 
-/// Bytes of memory of this process. What `statm` has of it may lag behind.
+/// Bytes of memory of this process, exactly; `statm` may lag behind.
 fn resident() -> Result<u64> {
     let text = fs::read_to_string("/proc/self/smaps_rollup")?;
     Ok(number_after(&text, "Rss:")? * 1024)
