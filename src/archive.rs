@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::header::Header;
 use crate::format::index::IndexWidth;
 use crate::geometry::Geometry;
+use crate::reads::Reads;
 
 /// A `.qvq` archive over any bytes: a memory map, a `Vec<u8>`, a `&[u8]`.
 ///
@@ -22,6 +24,7 @@ use crate::geometry::Geometry;
 pub struct Archive<D = Mmap> {
     data: D,
     header: Header,
+    reads: Reads,
 }
 
 impl<D> fmt::Debug for Archive<D> {
@@ -53,7 +56,37 @@ impl Archive<Mmap> {
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map into memory", path))?;
         Self::new(map)
     }
+
+    /// Asks the operating system to read the index rows of these samples from disk, all at the same time, and does not
+    /// wait for them. Call it with the next batch before a batch is decoded.
+    ///
+    /// This is for archives that memory does not hold. Without it random rows come from disk one after another, each
+    /// with much that lies around it. When all is in memory it costs a microsecond: nothing is asked for unless the
+    /// process had to read something during its last calls. Does nothing but the check on systems other than Unix.
+    ///
+    /// # Errors
+    /// [`Error::Sample`] for the first sample that does not exist.
+    pub fn will_need(&self, samples: impl IntoIterator<Item = usize>) -> Result<()> {
+        let lately = self.reads.lately();
+        samples.into_iter().try_for_each(|sample| {
+            self.check(sample)?;
+            let row = self.header.vq.row(sample);
+            if lately {
+                will_need(&self.data, row);
+            }
+            Ok(())
+        })
+    }
 }
+
+#[cfg(unix)]
+fn will_need(map: &Mmap, range: Range<usize>) {
+    // What is not read now is read when it is used.
+    let _ = map.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
+}
+
+#[cfg(not(unix))]
+fn will_need(_: &Mmap, _: Range<usize>) {}
 
 impl<D: AsRef<[u8]>> Archive<D> {
     /// Opens an archive that is in memory.
@@ -62,7 +95,7 @@ impl<D: AsRef<[u8]>> Archive<D> {
     /// One of those for which [`Error::is_invalid_archive`] holds.
     pub fn new(data: D) -> Result<Self> {
         let header = Header::parse(data.as_ref())?;
-        Ok(Self { data, header })
+        Ok(Self { data, header, reads: Reads::default() })
     }
 
     /// The sizes of images, patches and grids.

@@ -20,6 +20,7 @@ pub mod info;
 pub mod loader;
 mod output;
 pub mod progress;
+mod reads;
 pub mod verify;
 
 pub use archive::Archive;

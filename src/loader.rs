@@ -12,6 +12,8 @@
 //! let epoch = Epoch::new(archive.samples(), &options)?;
 //! let (pool, spec) = (BufferPool::default(), OutputSpec::default());
 //! let batches = Prefetch::new(epoch.len(), 2, move |batch| {
+//!     // Read from disk, if they are not in memory, while this batch is decoded.
+//!     archive.will_need(epoch.batch(batch + 1).iter().copied())?;
 //!     let rows = archive.rows(epoch.batch(batch).iter().copied())?;
 //!     let mut pixels = pool.take(spec.batch_len(archive.geometry(), rows.len()))?;
 //!     decoder.decode_bytes(&rows, &spec, &mut pixels)?;

@@ -143,6 +143,26 @@ fn a_file_appears_only_when_it_is_finished() {
     assert!(matches!(ArchiveWriter::create(folder.path(), small(true, false)), Err(Error::Io { .. })));
 }
 
+#[test]
+fn what_is_needed_next_is_checked_and_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.qvq");
+    let geometry = Geometry::new((224, 224), 3, (4, 4)).expect("valid");
+    let rows: Vec<Vec<u32>> = (0..9).map(|seed| Random::new(seed).indices(geometry.patches(), 300)).collect();
+    let file = archive_bytes(ArchiveSpec::new(geometry, vec![0; 300 * geometry.codeword_len()]), &rows);
+    std::fs::write(&path, file).expect("written");
+    let archive = Archive::open(&path).expect("opens");
+    // More often than it takes to find out that nothing is read from disk.
+    for _ in 0..100 {
+        archive.will_need((0..9).rev()).expect("they are there");
+        archive.will_need([]).expect("none is missing");
+        assert!(matches!(archive.will_need([0, 9, 0]), Err(Error::Sample { sample: 9, samples: 9 })));
+    }
+    for (sample, row) in rows.iter().enumerate() {
+        assert_eq!(&archive.indices(sample).expect("there"), row);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

@@ -159,6 +159,16 @@ def test_the_originals_table_has_its_figures_and_ours():
     assert "Only software adapters" not in rendered([*ROWS, kernel("Some GPU", "discrete", 0.95)])
 
 
+def test_opening_and_rows_from_disk_are_shown():
+    opened = {"table": "open", "samples": 10**8, "file_bytes": 628 * 10**9, "open_us": 19.5, "resident_bytes": 131_072}
+    disk = {"table": "cold", "patch": 2, "cached": False, "threads": 2, "batch": 64, "advice": "will-need"}
+    disk |= {"images_per_s": 12_345.6, "read_bytes_per_image": 28_616.0, "file_bytes": 4 * 10**9}
+    text = rendered([{**row, "program": "archive"} for row in (opened, disk)])
+    assert lines(text, "100,000,000", "628,000,000,000", "19.50", "131,072")
+    assert lines(text, "| no |", "will-need", "12,346", "28,616", "4,000,000,000")
+    assert "page cache (" not in rendered(ROWS)
+
+
 def test_rows_of_a_program_are_kept_whatever_else_it_prints_and_however_it_ends(capfd):
     program = "print('{\"table\": \"open\", \"samples\": 1}'); print('warming up'); print(3); print('{}'); exit(7)"
     rows, failure = run("cpu", [sys.executable, "-c", program])

@@ -8,7 +8,7 @@ from pathlib import Path
 from . import collect, page, plots
 
 PAGE = Path("BENCHMARKS.md")
-PROGRAMS = ["peers", "cpu", "gpu"]
+PROGRAMS = ["peers", "cpu", "gpu", "archive"]
 
 
 def results():

@@ -49,6 +49,8 @@ def command(name, args, folder):
     if name == "peers":
         options = {"--rounds": args.rounds, "--seconds": args.seconds, "--peers": args.peers}
         return [*peers, *(word for option, value in options.items() if value for word in (option, str(value)))]
+    if name == "archive":
+        return ["cargo", "bench", "--bench", name]
     archives = [folder / f"kuat-{patch}.qvq" for patch in (4, 2)]
     if not all(archive.exists() for archive in archives):
         # The peers' archives, for the same photographs in all programs.

@@ -255,11 +255,23 @@ def scale(rows, pictures):
     text = [picture(pictures, "open", "Time and memory of opening over the number of samples")]
     found = rows.where("open")
     if found:
-        text += [all_of(found, ["samples", "open_us", "resident_bytes"])]
+        text += [
+            "Opening an archive with labels, reading one row and one label of it. What that keeps in memory is mapped "
+            "in pieces of 64 kB on Linux, two or three of them:",
+            all_of(found, ["samples", "file_bytes", "open_us", "resident_bytes"]),
+        ]
     found = rows.where("cold")
     if found:
-        text += ["Random samples of an archive larger than memory:"]
-        text += [all_of(found, [key for key in found[0] if key not in ("table", "program")])]
+        text += [
+            "Random samples that are not in the page cache (*cached*: that are), by what the system is told before: "
+            "nothing; that reading is random, for the whole file; which rows a batch needs, just before it is decoded "
+            "or, as kuat's batches do, while the one ahead of it is. Samples lie further apart than the system reads "
+            "ahead, so that, as in a file much larger than memory, none comes with another. How much it reads ahead, "
+            "and with it how slow it is when told nothing, is a setting of each disk (`read_ahead_kb`).",
+            picture(pictures, "cold", "Images per second from disk by what the system is told"),
+        ]
+        columns = ["patch", "cached", "threads", "batch", "advice", "images_per_s", "read_bytes_per_image"]
+        text += [all_of(found, [*columns, "file_bytes"])]
     return section("### Opening and scale", text)
 
 

@@ -138,6 +138,33 @@ def opening(rows, path):
     return save(figure, path)
 
 
+def cold(rows, path):
+    """Images per second from disk, by what the system is told of it."""
+    found = rows.where("cold", cached=False)
+    if not found:
+        return None
+    found = found.where(threads=max(found.values("threads")))
+    advices = list(dict.fromkeys(row["advice"] for row in found))
+    figure, axes = plt.subplots(figsize=(9, 0.7 * len(advices) + 1.3))
+    for number, patch in enumerate(found.values("patch")[::-1]):
+        line = {row["advice"]: row for row in found.where(patch=patch)}
+        places = [place + 0.36 * number - 0.18 for place, advice in enumerate(advices) if advice in line]
+        known = [line[advice] for advice in advices if advice in line]
+        speeds = [row["images_per_s"] for row in known]
+        color = LINES.get((patch, "u8"), MORE[0])
+        bars = axes.barh(places, speeds, 0.34, color=color, label=f"{patch}x{patch} patches")
+        read = [f"{row['images_per_s']:,.0f} ({row['read_bytes_per_image'] / 1e3:,.0f} kB read)" for row in known]
+        axes.bar_label(bars, read, padding=4, fontsize=9)
+    axes.set_yticks(range(len(advices)), advices)
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(row["images_per_s"] for row in found) * 1.25)
+    axes.xaxis.set_major_formatter(thousands)
+    axes.set_xlabel(f"images per second from disk, {found[0]['threads']} threads, batches of {found[0]['batch']}")
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="upper right")
+    return save(figure, path)
+
+
 def kernels(rows, path, adapter):
     """Kernels beside the fill shader of the same bytes."""
     found = rows.where("gpu_kernel", adapter=adapter)
@@ -222,6 +249,7 @@ def draw(result, folder):
         "threads": threads(rows, folder / "threads.png"),
         "codebook": codebook(rows, folder / "codebook.png"),
         "open": opening(rows, folder / "open.png"),
+        "cold": cold(rows, folder / "cold.png"),
     }
     for name, table, plot in (("kernels", "gpu_kernel", kernels), ("timeline", "gpu_timeline", timeline)):
         for number, adapter in enumerate(rows.where(table).values("adapter"), 1):

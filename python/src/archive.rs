@@ -157,8 +157,9 @@ impl KuatArchive {
         let decoder = opened.cpu_decoder(py)?;
         let spec = OutputSpec::default();
         let [_, height, width, channels] = spec.layout.shape(decoder.geometry(), 1);
-        let row = [opened.archive.row(sample).map_err(raise)?];
-        let threads = py.detach(|| Process::current().threads())?;
+        let (row, threads) = py.detach(|| -> PyResult<_> {
+            Ok((opened.rows(&[sample]).map_err(raise)?, Process::current().threads()?))
+        })?;
         pooled_array(py, &[height, width, channels], ElementType::U8, |bytes| {
             threads.install(|| decoder.decode_bytes(&row, &spec, bytes))
         })
@@ -196,7 +197,7 @@ impl KuatArchive {
         let target = Target::new(out, to)?;
         let spec = output_spec(opened.archive.geometry(), dtype, layout, mean, std)?;
         let samples = samples(ids, opened.archive.samples())?;
-        let rows = opened.archive.rows(samples).map_err(raise)?;
+        let rows = py.detach(|| opened.rows(&samples)).map_err(raise)?;
         target.decode(py, &opened.decoder(py, &device)?, &rows, &spec)
     }
 
@@ -325,7 +326,8 @@ impl KuatArchive {
     fn get_indices_batch(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let opened = self.opened()?;
         let archive = &opened.archive;
-        let rows = archive.rows(samples(ids, archive.samples())?).map_err(raise)?;
+        let samples = samples(ids, archive.samples())?;
+        let rows = py.detach(|| opened.rows(&samples)).map_err(raise)?;
         let (patches, width) = (archive.geometry().patches(), archive.index_width());
         let threads = py.detach(|| Process::current().threads())?;
         pooled_array(py, &[rows.len(), patches], ElementType::U32, |bytes| {
@@ -341,7 +343,7 @@ impl KuatArchive {
         let opened = self.opened()?;
         let samples = samples(ids, opened.archive.samples())?;
         let batch = py.detach(|| -> PyResult<_> {
-            Process::current().threads()?.install(|| opened.packed(&samples)).map_err(raise)
+            Process::current().threads()?.install(|| opened.packed(&opened.rows(&samples)?)).map_err(raise)
         })?;
         Ok(Batch::numpy(Bound::new(py, Batch { memory: batch, device: "cpu".into() })?).unbind())
     }

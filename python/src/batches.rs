@@ -77,13 +77,11 @@ type Make = Box<dyn FnMut(usize) -> kuat::Result<Arc<Memory>> + Send>;
 fn make(opened: Arc<Opened>, epoch: Arc<Epoch>, maker: Maker, spec: OutputSpec) -> Make {
     match maker {
         Maker::None => Box::new(move |_| opened.packed(&[])),
-        Maker::Packed => Box::new(move |batch| opened.packed(epoch.batch(batch))),
-        Maker::Cpu(decoder) => Box::new(move |batch| opened.decode(&*decoder, epoch.batch(batch), &spec)),
+        Maker::Packed => Box::new(move |batch| opened.packed(&opened.rows_of(&epoch, batch)?)),
+        Maker::Cpu(decoder) => Box::new(move |batch| opened.decode(&*decoder, &opened.rows_of(&epoch, batch)?, &spec)),
         Maker::Gpu(decoder) => {
             let (from, order) = (Arc::clone(&opened), Arc::clone(&epoch));
-            streamed(opened, epoch, spec, move |batch| {
-                decoder.submit(&from.archive.rows(order.batch(batch).iter().copied())?, &spec)
-            })
+            streamed(opened, epoch, spec, move |batch| decoder.submit(&from.rows_of(&order, batch)?, &spec))
         }
         Maker::Resident(resident) => {
             let order = Arc::clone(&epoch);

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kuat::gpu::{GpuDecoder, Resident, Select};
+use kuat::loader::Epoch;
 use kuat::{Archive, CpuDecoder, Decoder, OutputSpec};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -68,16 +69,31 @@ impl Opened {
         found_or_made(py, &self.residents, select, || Resident::new(&decoder, &self.archive, None).map_err(raise))
     }
 
-    /// Decodes samples into new memory.
-    pub fn decode(&self, decoder: &dyn Decoder, samples: &[usize], spec: &OutputSpec) -> kuat::Result<Arc<Memory>> {
-        let rows = self.archive.rows(samples.iter().copied())?;
-        let shape = spec.layout.shape(self.archive.geometry(), rows.len());
-        Memory::filled(&shape, spec.dtype.into(), |bytes| decoder.decode_bytes(&rows, spec, bytes))
+    /// The index rows of samples that are all used now. Waits for no disk, but where it is busy; call it without the
+    /// interpreter.
+    pub fn rows(&self, samples: &[usize]) -> kuat::Result<Vec<&[u8]>> {
+        self.archive.will_need(samples.iter().copied())?;
+        self.archive.rows(samples.iter().copied())
     }
 
-    /// Copies the index rows of samples, as stored, into new memory.
-    pub fn packed(&self, samples: &[usize]) -> kuat::Result<Arc<Memory>> {
-        let (rows, row_len) = (self.archive.rows(samples.iter().copied())?, self.archive.row_len());
+    /// The index rows of a batch, while those of the next are read from disk.
+    pub fn rows_of(&self, epoch: &Epoch, batch: usize) -> kuat::Result<Vec<&[u8]>> {
+        if batch == 0 {
+            self.archive.will_need(epoch.batch(0).iter().copied())?;
+        }
+        self.archive.will_need(epoch.batch(batch + 1).iter().copied())?;
+        self.archive.rows(epoch.batch(batch).iter().copied())
+    }
+
+    /// Decodes index rows into new memory.
+    pub fn decode(&self, decoder: &dyn Decoder, rows: &[&[u8]], spec: &OutputSpec) -> kuat::Result<Arc<Memory>> {
+        let shape = spec.layout.shape(self.archive.geometry(), rows.len());
+        Memory::filled(&shape, spec.dtype.into(), |bytes| decoder.decode_bytes(rows, spec, bytes))
+    }
+
+    /// Copies index rows, as stored, into new memory.
+    pub fn packed(&self, rows: &[&[u8]]) -> kuat::Result<Arc<Memory>> {
+        let row_len = self.archive.row_len();
         Memory::filled(&[rows.len(), row_len], ElementType::U8, |bytes| {
             bytes.par_chunks_exact_mut(row_len).zip(rows).for_each(|(target, row)| target.copy_from_slice(row));
             Ok(())

@@ -22,6 +22,7 @@ pub(crate) const IN_FLIGHT: usize = 3;
 /// let spec = kuat::OutputSpec::default();
 /// let epoch = Epoch::new(archive.samples(), &EpochOptions { batch_size: 64, drop_last: true, ..Default::default() })?;
 /// let mut stream = Stream::new(epoch.len(), |batch| {
+///     archive.will_need(epoch.batch(batch + 1).iter().copied())?;
 ///     decoder.submit(&archive.rows(epoch.batch(batch).iter().copied())?, &spec)
 /// });
 /// let mut pixels = vec![0; spec.batch_len(archive.geometry(), 64)];
