@@ -1,5 +1,5 @@
 //! `cargo bench --bench cpu -- [--only TABLE] ARCHIVE...`: decoding on the CPU beside what limits it, a line of JSON
-//! per measurement. Archives of uniformly random indices are measured beside those given.
+//! per measurement. Archives of uniformly random indices, the worst case for caches, are measured beside those given.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::expect_used)]
 
 mod measure;
@@ -7,21 +7,42 @@ mod measure;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::sync::Mutex;
+use std::time::Instant;
 
-use kuat::{Archive, ArchiveSpec, ArchiveWriter, CpuDecoder, Decoder, Dtype, Geometry, Layout, NaiveDecoder};
-use kuat::{IndexWidth, Normalization, OutputSpec};
-use measure::{Work, copy_images, fill_images, in_turns, scattered};
+use kuat::{Archive, ArchiveSpec, ArchiveWriter, BufferPool, CpuDecoder, CpuPath, Decoder, Dtype, Geometry, Layout};
+use kuat::{NaiveDecoder, Normalization, OutputSpec};
+use measure::{Work, copy_images, fill_images, in_turns, median, scattered};
 use memmap2::Mmap;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
-use serde_json::json;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use serde_json::{Value, json};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Table = fn(&Setting) -> Result<()>;
+
+const TABLES: [(&str, Table); 5] = [
+    ("cpu_decode", decoding),
+    ("cpu_paths", paths),
+    ("cpu_threads", threads),
+    ("cpu_codebook", codebooks),
+    ("cpu_call", calls),
+];
 
 /// Images of the raw pixels that are copied from, and samples of random archives: in no cache.
 const SAMPLES: usize = 2048;
 /// Images of a timed run, a batch after the other.
 const IMAGES: usize = 1024;
+
+/// What is measured with.
+struct Setting {
+    archives: Vec<Archive>,
+    /// Pixels in a mapped file, as a data set that is not compressed at all.
+    raw: Mmap,
+    folder: tempfile::TempDir,
+    most_threads: usize,
+}
 
 fn main() -> Result<()> {
     let mut only = None;
@@ -30,114 +51,54 @@ fn main() -> Result<()> {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--only" => only = arguments.next(),
-            _ => archives.push(argument),
+            path => archives.push(Archive::open(path)?),
         }
     }
-    let tables: [(&str, fn(&[String], &Path) -> Result<()>); 1] = [("cpu_decode", decode)];
     let folder = tempfile::tempdir()?;
-    for (name, table) in tables {
+    let raw = raw_pixels(folder.path(), photograph(4)?.image_len())?;
+    let setting = Setting { archives, raw, folder, most_threads: std::thread::available_parallelism()?.get() };
+    for (name, table) in TABLES {
         if only.as_deref().is_none_or(|only| only == name) {
             eprintln!("measuring {name}");
-            table(&archives, folder.path())?;
+            table(&setting)?;
         }
     }
     Ok(())
 }
 
-fn normalized(dtype: Dtype) -> OutputSpec {
-    OutputSpec { dtype, layout: Layout::Nchw, normalization: Some(Normalization::imagenet()) }
-}
-
-/// Decoding, beside copying raw pixels (bytes) or storing as much (floats).
-fn decode(archives: &[String], folder: &Path) -> Result<()> {
-    let geometry = |patch| Geometry::new((224, 224), 3, (patch, patch));
-    let raw = raw_pixels(folder, geometry(4)?.image_len())?;
-    for path in archives {
-        decode_archive(&Archive::open(path)?, "real", &raw)?;
+/// Every kind of batch, on one thread and on two.
+fn decoding(setting: &Setting) -> Result<()> {
+    let measure = |archive: &Archive, indices: &str| -> Result<()> {
+        let decoder = CpuDecoder::new(archive);
+        for spec in [OutputSpec::default(), normalized(Dtype::F16), normalized(Dtype::F32)] {
+            for (batch, threads) in [(64, 1), (64, 2), (512, 1), (512, 2)] {
+                let mut row = setting.beside_limit(archive, &decoder, &spec, batch, threads)?;
+                (row["table"], row["indices"]) = ("cpu_decode".into(), indices.into());
+                println!("{row}");
+            }
+        }
+        Ok(())
+    };
+    for archive in &setting.archives {
+        measure(archive, "real")?;
     }
     for patch in [4, 2] {
         for codewords in [4096, 65_536] {
-            let path = folder.join(format!("{patch}-{codewords}.qvq"));
-            random_archive(&path, geometry(patch)?, codewords, SAMPLES)?;
-            decode_archive(&Archive::open(&path)?, "random", &raw)?;
+            let archive = random_archive(setting.folder.path(), photograph(patch)?, codewords, SAMPLES)?;
+            measure(&archive, "random")?;
         }
     }
     Ok(())
 }
 
-fn decode_archive(archive: &Archive, indices: &str, raw: &[u8]) -> Result<()> {
-    let geometry = archive.geometry();
-    let mut decoder = CpuDecoder::new(archive);
-    if let Ok(path) = std::env::var("KUAT_PATH") {
-        decoder = decoder.with_path(match path.as_str() {
-            "portable" => kuat::CpuPath::Portable,
-            "avx2" => kuat::CpuPath::Avx2,
-            _ => kuat::CpuPath::Avx512,
-        });
-    }
-    for spec in [OutputSpec::default(), normalized(Dtype::F16), normalized(Dtype::F32)] {
-        let image = spec.batch_len(geometry, 1);
-        for batch in [64, 512] {
-            let mut order = scattered(archive.samples());
-            let batches: Vec<Vec<&[u8]>> =
-                (0..IMAGES / batch).map(|_| archive.rows(order.by_ref().take(batch))).collect::<kuat::Result<_>>()?;
-            let order = scattered(raw.len() / geometry.image_len());
-            let pixels: Vec<&[u8]> =
-                order.take(IMAGES).map(|i| &raw[i * geometry.image_len()..][..geometry.image_len()]).collect();
-            let mut output = aligned(image * batch);
-            let mut expected = vec![0; output.len()];
-            NaiveDecoder::new(archive).decode_bytes(&batches[0], &spec, &mut expected)?;
-            decoder.decode_bytes(&batches[0], &spec, &mut output)?;
-            if *output != *expected {
-                return Err("the decoder differs from the oracle".into());
-            }
-            drop(expected);
-            for threads in [1, 2] {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-                let output = std::sync::Mutex::new(&mut output[..]);
-                let limit = |streaming: bool| {
-                    let (output, pixels, pool) = (&output, &pixels, &pool);
-                    Box::new(move || {
-                        let mut output = output.lock().expect("one at a time");
-                        let output: &mut [u8] = &mut output;
-                        pool.install(|| {
-                            for sources in pixels.chunks(batch) {
-                                match spec.dtype {
-                                    Dtype::U8 => copy_images(sources, output, image, streaming),
-                                    _ => fill_images(output, image, streaming),
-                                }
-                            }
-                        });
-                    })
-                };
-                let decode = || {
-                    let mut output = output.lock().expect("one at a time");
-                    let output: &mut [u8] = &mut output;
-                    pool.install(|| {
-                        for rows in &batches {
-                            decoder.decode_bytes(rows, &spec, output).expect("decoded before");
-                        }
-                    });
-                };
-                let mut works: [Work; 3] = [Box::new(decode), limit(false), limit(true)];
-                let seconds = in_turns(&mut works);
-                drop(works);
-                let limit = seconds[1].min(seconds[2]);
-                let row = json!({
-                    "table": "cpu_decode",
-                    "patch": geometry.patch_width(),
-                    "codewords": archive.codewords(),
-                    "indices": indices,
-                    "dtype": spec.dtype.name(),
-                    "layout": spec.layout.name(),
-                    "normalized": spec.normalization.is_some(),
-                    "batch": batch,
-                    "threads": threads,
-                    "images_per_s": IMAGES as f64 / seconds[0],
-                    "limit": if spec.dtype == Dtype::U8 { "memcpy" } else { "store" },
-                    "limit_images_per_s": IMAGES as f64 / limit,
-                    "ratio": limit / seconds[0],
-                });
+/// Each path that the processor has, on one thread.
+fn paths(setting: &Setting) -> Result<()> {
+    for archive in &setting.archives {
+        for path in CpuPath::available() {
+            let decoder = CpuDecoder::new(archive).with_path(path);
+            for spec in [OutputSpec::default(), normalized(Dtype::F16), normalized(Dtype::F32)] {
+                let mut row = setting.beside_limit(archive, &decoder, &spec, 256, 1)?;
+                row["table"] = "cpu_paths".into();
                 println!("{row}");
             }
         }
@@ -145,11 +106,192 @@ fn decode_archive(archive: &Archive, indices: &str, raw: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn aligned(len: usize) -> kuat::Buffer {
-    kuat::BufferPool::default().take(len).expect("memory")
+/// From one thread to all, batches of 256.
+fn threads(setting: &Setting) -> Result<()> {
+    for archive in &setting.archives {
+        let decoder = CpuDecoder::new(archive);
+        for spec in [OutputSpec::default(), normalized(Dtype::F32)] {
+            let mut threads = 1;
+            while threads <= setting.most_threads {
+                let mut row = setting.beside_limit(archive, &decoder, &spec, 256, threads)?;
+                row["table"] = "cpu_threads".into();
+                println!("{row}");
+                threads =
+                    if threads < setting.most_threads { setting.most_threads.min(threads * 2) } else { threads + 1 };
+            }
+        }
+    }
+    Ok(())
 }
 
-/// Raw pixels in a mapped file, as a data set that is not compressed at all.
+/// Codebooks from those in the first-level cache to those in no cache, on all threads.
+fn codebooks(setting: &Setting) -> Result<()> {
+    const BATCH: usize = 64;
+    let spec = OutputSpec::default();
+    for (patch, most) in [(2, 25), (4, 23)] {
+        let mut rows = Vec::new();
+        for bits in (6..=most).filter(|&bits| bits % 2 == 0 || bits == most) {
+            let archive = random_archive(setting.folder.path(), photograph(patch)?, 1 << bits, 4 * BATCH)?;
+            let decoder = CpuDecoder::new(&archive);
+            let batches = batches(&archive, BATCH, 8 * BATCH)?;
+            let mut output = BufferPool::default().take(spec.batch_len(archive.geometry(), BATCH))?;
+            check(&archive, &decoder, &spec, &batches[0][..2])?;
+            let decode = || {
+                batches.iter().for_each(|rows| decoder.decode_bytes(rows, &spec, &mut output).expect("decoded before"));
+            };
+            let seconds = in_turns(&mut [Box::new(decode)])[0];
+            rows.push((1 << bits, (8 * BATCH) as f64 / seconds));
+        }
+        let base = rows.iter().find(|(codewords, _)| *codewords == 65_536).map_or(f64::NAN, |(_, rate)| *rate);
+        for (codewords, rate) in rows {
+            let row = json!({
+                "table": "cpu_codebook",
+                "patch": patch,
+                "dtype": spec.dtype.name(),
+                "codewords": codewords,
+                "images_per_s": rate,
+                "relative": rate / base,
+            });
+            println!("{row}");
+        }
+    }
+    Ok(())
+}
+
+/// What a call costs beyond what its images do: batches of one beside the images of a large batch, on one thread.
+fn calls(setting: &Setting) -> Result<()> {
+    const CALLS: usize = 2000;
+    for (name, side, large) in [("224x224", 224, 64), ("32x32", 32, 512)] {
+        let geometry = Geometry::new((side, side), 3, (4, 4))?;
+        let archive = random_archive(setting.folder.path(), geometry, 4096, SAMPLES)?;
+        let decoder = CpuDecoder::new(&archive);
+        let pool = pool(1)?;
+        for spec in [OutputSpec::default(), normalized(Dtype::F32)] {
+            let one = batches(&archive, 1, CALLS)?;
+            let many = batches(&archive, large, CALLS.next_multiple_of(large))?;
+            let mut output = BufferPool::default().take(spec.batch_len(&geometry, large))?;
+            check(&archive, &decoder, &spec, &many[0])?;
+            let image = spec.batch_len(&geometry, 1);
+            let (mut call, mut per_image) = (Vec::new(), Vec::new());
+            // Each image goes where it would in the large batch, so that both see the same caches.
+            for _ in 0..=measure::ROUNDS {
+                let start = Instant::now();
+                for (i, rows) in one.iter().enumerate() {
+                    let place = i % large * image;
+                    decoder.decode_bytes(rows, &spec, &mut output[place..place + image])?;
+                }
+                call.push(start.elapsed().as_secs_f64() / one.len() as f64);
+                let output = &mut output[..];
+                let start = Instant::now();
+                pool.install(|| many.iter().try_for_each(|rows| decoder.decode_bytes(rows, &spec, output)))?;
+                per_image.push(start.elapsed().as_secs_f64() / (many.len() * large) as f64);
+            }
+            let (call, per_image) = (median(&mut call[1..]) * 1e6, median(&mut per_image[1..]) * 1e6);
+            let row = json!({
+                "table": "cpu_call",
+                "image": name,
+                "dtype": spec.dtype.name(),
+                "batch": 1,
+                "call_us": call,
+                "per_image_us": per_image,
+                "fixed_us": call - per_image,
+            });
+            println!("{row}");
+        }
+    }
+    Ok(())
+}
+
+impl Setting {
+    /// A row on decoding beside copying raw pixels (bytes) or storing as many (floats).
+    fn beside_limit(
+        &self,
+        archive: &Archive,
+        decoder: &CpuDecoder,
+        spec: &OutputSpec,
+        batch: usize,
+        threads: usize,
+    ) -> Result<Value> {
+        let geometry = archive.geometry();
+        let batches = batches(archive, batch, IMAGES)?;
+        check(archive, decoder, spec, &batches[0])?;
+        let pixels: Vec<&[u8]> = {
+            let images: Vec<&[u8]> = self.raw.chunks_exact(geometry.image_len()).collect();
+            scattered(images.len()).take(IMAGES).map(|i| images[i]).collect()
+        };
+        let image = spec.batch_len(geometry, 1);
+        let mut output = BufferPool::default().take(image * batch)?;
+        let output = Mutex::new(&mut output[..]);
+        let pool = pool(threads)?;
+        let copied = spec.dtype == Dtype::U8;
+        let limit = |streaming: bool| {
+            let (output, pixels, pool) = (&output, &pixels, &pool);
+            move || {
+                let mut output = output.lock().expect("one at a time");
+                let output: &mut [u8] = &mut output;
+                pool.install(|| {
+                    pixels.chunks(batch).for_each(|sources| match copied {
+                        true => copy_images(sources, output, image, streaming),
+                        false => fill_images(output, image, streaming),
+                    });
+                });
+            }
+        };
+        let decode = || {
+            let mut output = output.lock().expect("one at a time");
+            let output: &mut [u8] = &mut output;
+            pool.install(|| {
+                batches.iter().for_each(|rows| decoder.decode_bytes(rows, spec, output).expect("decoded before"));
+            });
+        };
+        let mut works: [Work; 3] = [Box::new(decode), Box::new(limit(false)), Box::new(limit(true))];
+        let seconds = in_turns(&mut works);
+        // The faster of the usual stores and those past the caches.
+        let limit = seconds[1].min(seconds[2]);
+        Ok(json!({
+            "table": Value::Null,
+            "patch": geometry.patch_width(),
+            "codewords": archive.codewords(),
+            "dtype": spec.dtype.name(),
+            "layout": spec.layout.name(),
+            "normalized": spec.normalization.is_some(),
+            "batch": batch,
+            "threads": threads,
+            "path": decoder.path().name(),
+            "images_per_s": IMAGES as f64 / seconds[0],
+            "limit": if copied { "memcpy" } else { "store" },
+            "limit_images_per_s": IMAGES as f64 / limit,
+            "ratio": limit / seconds[0],
+        }))
+    }
+}
+
+fn photograph(patch: u32) -> kuat::Result<Geometry> {
+    Geometry::new((224, 224), 3, (patch, patch))
+}
+
+fn normalized(dtype: Dtype) -> OutputSpec {
+    OutputSpec { dtype, layout: Layout::Nchw, normalization: Some(Normalization::imagenet()) }
+}
+
+fn pool(threads: usize) -> Result<ThreadPool> {
+    Ok(ThreadPoolBuilder::new().num_threads(threads).build()?)
+}
+
+/// Batches of samples all over an archive.
+fn batches(archive: &Archive, batch: usize, samples: usize) -> kuat::Result<Vec<Vec<&[u8]>>> {
+    let mut order = scattered(archive.samples());
+    (0..samples / batch).map(|_| archive.rows(order.by_ref().take(batch))).collect()
+}
+
+/// Holds a decoder against the oracle.
+fn check(archive: &Archive, decoder: &CpuDecoder, spec: &OutputSpec, rows: &[&[u8]]) -> Result<()> {
+    let [mut found, mut expected] = [0xaa, 0x55].map(|byte| vec![byte; spec.batch_len(archive.geometry(), rows.len())]);
+    NaiveDecoder::new(archive).decode_bytes(rows, spec, &mut expected)?;
+    decoder.decode_bytes(rows, spec, &mut found)?;
+    if found == expected { Ok(()) } else { Err(format!("{spec} on {} differs from the oracle", decoder.path()).into()) }
+}
+
 fn raw_pixels(folder: &Path, image: usize) -> Result<Mmap> {
     let path = folder.join("raw");
     let mut file = BufWriter::new(File::create_new(&path)?);
@@ -164,18 +306,17 @@ fn raw_pixels(folder: &Path, image: usize) -> Result<Mmap> {
     Ok(unsafe { Mmap::map(&File::open(path)?)? })
 }
 
-/// An archive whose codewords and indices are random, each equally likely: the worst case for caches.
-fn random_archive(path: &Path, geometry: Geometry, codewords: usize, samples: usize) -> Result<()> {
+/// An archive whose codewords and indices are random, each equally likely.
+fn random_archive(folder: &Path, geometry: Geometry, codewords: usize, samples: usize) -> Result<Archive> {
+    let path = folder.join("random.qvq");
     let mut random = Pcg64Mcg::seed_from_u64(1);
     let mut codebook = vec![0; codewords * geometry.codeword_len()];
     random.fill_bytes(&mut codebook);
-    let mut spec = ArchiveSpec { samples, ..ArchiveSpec::new(geometry, codebook) };
-    spec.index_width = Some(IndexWidth::narrowest(codewords)?);
-    let mut writer = ArchiveWriter::create(path, spec)?;
+    let mut writer = ArchiveWriter::create(&path, ArchiveSpec { samples, ..ArchiveSpec::new(geometry, codebook) })?;
     for _ in 0..samples {
         let row: Vec<u32> = (0..geometry.patches()).map(|_| random.random_range(0..codewords as u32)).collect();
         writer.push(&row, None, None)?;
     }
     writer.finish_file(None)?;
-    Ok(())
+    Ok(Archive::open(path)?)
 }

@@ -160,7 +160,7 @@ pub struct KernelRow {
 /// Measures a decoder's kernel with several sizes of workgroups; those that the device does not have are left out.
 ///
 /// # Errors
-/// As [`bench`].
+/// As [`bench()`].
 pub fn bench_kernel<D: AsRef<[u8]>>(
     gpu: &GpuDecoder,
     archive: &Archive<D>,
@@ -214,7 +214,7 @@ pub struct LatencyRow {
 /// Measures the first batch, of `size` images, on a device that is opened for it.
 ///
 /// # Errors
-/// As [`bench`].
+/// As [`bench()`].
 pub fn bench_latency<D: AsRef<[u8]>>(
     select: &Select,
     archive: &Archive<D>,

@@ -27,14 +27,14 @@ def kuat(patch, work, batch, images_per_s):
 
 
 def decode(ratio, **more):
-    row = {"table": "cpu_decode", "patch": 4, "codewords": 65_536, "indices": "real", "dtype": "u8", "layout": "NHWC"}
+    row = {"table": "cpu_decode", "patch": 4, "codewords": 65_536, "indices": "real", "dtype": "u8", "layout": "nhwc"}
     row |= {"normalized": False, "batch": 512, "threads": 1, "images_per_s": 90_000.0, "limit": "memcpy"}
     return {**row, "limit_images_per_s": 90_000.0 / ratio, "ratio": ratio, "path": "avx2", "program": "cpu", **more}
 
 
 def kernel(adapter, device_type, ratio):
     row = {"table": "gpu_kernel", "adapter": adapter, "driver": "a driver", "device_type": device_type, "patch": 4}
-    row |= {"dtype": "f32", "layout": "NCHW", "normalized": True, "batch": 64, "workgroup": 128, "program": "gpu"}
+    row |= {"dtype": "f32", "layout": "nchw", "normalized": True, "batch": 64, "workgroup": 128, "program": "gpu"}
     return {**row, "images_per_s": 12_345.0, "fill_images_per_s": 12_345.0 / ratio, "ratio": ratio}
 
 

@@ -52,12 +52,13 @@ pub fn copy_images(sources: &[&[u8]], target: &mut [u8], image: usize, streaming
     });
 }
 
-/// Stores the same bytes over and over on all threads of the pool, image by image.
+/// Stores the same floats over and over on all threads of the pool, image by image.
 pub fn fill_images(target: &mut [u8], image: usize, streaming: bool) {
-    let source = [7; 4096];
+    let source: Vec<u8> = std::iter::repeat_n(1.5f32.to_ne_bytes(), 1024).flatten().collect();
     target.par_chunks_exact_mut(image).for_each(|target| match streaming {
         true => target.chunks_mut(source.len()).for_each(|target| stream(&source[..target.len()], target)),
-        false => target.fill(7),
+        // A loop of vector stores: the floats are no byte repeated, which the C library would store in its own way.
+        false => target.as_chunks_mut().0.iter_mut().for_each(|value| *value = 1.5f32.to_ne_bytes()),
     });
 }
 

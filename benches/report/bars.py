@@ -45,13 +45,13 @@ def bars(rows):
 
 
 def copying(rows):
-    found = rows.where("cpu_decode", dtype="u8", layout="NHWC", indices="real", batch=512, limit="memcpy")
+    found = rows.where("cpu_decode", dtype="u8", layout="nhwc", indices="real", batch=512, limit="memcpy")
     bound = "random reads of codewords from the shared caches, and the memory's rate of writing"
     return limits(found, "CPU, u8 NHWC, batch 512 / copying the same pixels", 1.0, bound)
 
 
 def storing(rows):
-    normalized = {"layout": "NCHW", "normalized": True, "limit": "store"}
+    normalized = {"layout": "nchw", "normalized": True, "limit": "store"}
     found = rows.where("cpu_decode", dtype="f32", indices="real", batch=512, **normalized)
     bound = "602 kB of floats an image: the memory's rate of writing"
     return limits(found, "CPU, f32 NCHW normalised, batch 512 / storing the same bytes", 0.7, bound)
@@ -101,7 +101,7 @@ def against(rows, dtype, peer, name, wanted, bound):
 def kernels(rows):
     """lavapipe's, and those of real GPUs."""
     result = []
-    kinds = {"u8 NHWC": {"dtype": "u8", "layout": "NHWC"}, "f32 NCHW": {"dtype": "f32", "layout": "NCHW"}}
+    kinds = {"u8 NHWC": {"dtype": "u8", "layout": "nhwc"}, "f32 NCHW": {"dtype": "f32", "layout": "nchw"}}
     for kind, (name, wanted) in zip(kinds, (("u8 NHWC", 0.85), ("f32 NCHW normalised", 0.55))):
         found = rows.where("gpu_kernel", **kinds[kind])
         found = Rows(row for row in found if kind == "u8 NHWC" or row["normalized"])

@@ -112,7 +112,7 @@ def original(results):
             cells[f"kuat, CPU, batch {batch}"] = ", ".join(
                 f"{number(row['images_per_s'])} ({patch}x{patch})" for patch, row in best
             )
-    kernels = Rows(row for result in results for row in result["rows"]).where("gpu_kernel", dtype="f32", layout="NCHW")
+    kernels = Rows(row for result in results for row in result["rows"]).where("gpu_kernel", dtype="f32", layout="nchw")
     adapters = []
     for adapter in kernels.values("adapter"):
         row = kernels.where(adapter=adapter).best()
@@ -212,6 +212,12 @@ def cpu(rows, pictures):
         text += [
             "Decoding beside its limit: copying the pixels (memcpy), or storing the same bytes (store).",
             all_of(found, columns),
+        ]
+    found = rows.where("cpu_paths")
+    if found:
+        text += [
+            "The same by the instructions used, batches of 256 on one thread; the best that a processor has are chosen:",
+            all_of(found, ["path", "patch", "dtype", "layout", "images_per_s", "limit", "limit_images_per_s", "ratio"]),
         ]
     text += [picture(pictures, "threads", "Images per second over threads")]
     text += [picture(pictures, "codebook", "Images per second over the number of codewords")]

@@ -40,8 +40,11 @@ pub struct CpuDecoder {
     codebook: Arc<Codebook>,
     path: CpuPath,
     /// Those of the last float output asked for.
-    converters: Arc<Mutex<Option<(OutputSpec, Arc<[Converter]>)>>>,
+    converters: Arc<Mutex<Option<Known>>>,
 }
+
+/// The converters of an output.
+type Known = (OutputSpec, Arc<[Converter]>);
 
 impl fmt::Debug for CpuDecoder {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {

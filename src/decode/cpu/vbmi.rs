@@ -29,13 +29,19 @@ impl Vbmi {
     }
 }
 
-// Calls, so that each kernel has all registers to itself; inlined into one loop they spill them.
-//
-// SAFETY of all calls below: a `Vbmi` exists, so the processor has the instructions.
+/// Calls a kernel below from a method of a [`Vbmi`].
+macro_rules! kernel {
+    ($call:expr) => {
+        // SAFETY: a `Vbmi` exists, so the processor has the instructions.
+        unsafe { $call }
+    };
+}
+
+// None is inlined, so that each kernel has all registers to itself; in one loop with others it spills them.
 impl Kernels for Vbmi {
     #[inline(never)]
     fn unpack(self, width: IndexWidth, row: &[u8], first: usize, scale: Scale, places: &mut [Place]) {
-        unsafe { unpack(width, row, first, scale, places) }
+        kernel!(unpack(width, row, first, scale, places))
     }
 
     #[inline(never)]
@@ -43,16 +49,16 @@ impl Kernels for Vbmi {
         let codebook = chosen.codebook();
         let full = band.len() / row_len == codebook.patch_height() && chosen.len() * codebook.row_len() == row_len;
         match (codebook.row_len(), codebook.patch_height()) {
-            (12, 4) if full && chosen.len() % 4 == 0 => unsafe { gather_4x4(chosen, row_len, band) },
-            (6, 2) if full && chosen.len() % 8 == 0 => unsafe { gather_2x2(chosen, row_len, band) },
-            _ => unsafe { gather_any(chosen, row_len, band) },
+            (12, 4) if full && chosen.len().is_multiple_of(4) => kernel!(gather_4x4(chosen, row_len, band)),
+            (6, 2) if full && chosen.len().is_multiple_of(8) => kernel!(gather_2x2(chosen, row_len, band)),
+            _ => kernel!(gather_any(chosen, row_len, band)),
         }
     }
 
     #[inline(never)]
     fn deinterleave(self, pixels: &[u8], channels: usize, planes: &mut [u8]) {
         match channels {
-            3 => unsafe { deinterleave_3(pixels, planes) },
+            3 => kernel!(deinterleave_3(pixels, planes)),
             _ => convert::deinterleave(pixels, channels, planes),
         }
     }
@@ -60,15 +66,15 @@ impl Kernels for Vbmi {
     #[inline(never)]
     fn convert(self, converter: &Converter, bytes: &[u8], run: &mut [u8], past_caches: Option<&mut [u8]>) {
         match (converter.table(), converter.dtype()) {
-            (Some(table), Dtype::F32) => unsafe { look_up::<4>(converter, table, bytes, run, past_caches.is_some()) },
-            (Some(table), Dtype::F16) => unsafe { look_up::<2>(converter, table, bytes, run, past_caches.is_some()) },
-            _ => unsafe { convert_any(converter, bytes, run, past_caches) },
+            (Some(table), Dtype::F32) => kernel!(look_up::<4>(converter, table, bytes, run, past_caches.is_some())),
+            (Some(table), Dtype::F16) => kernel!(look_up::<2>(converter, table, bytes, run, past_caches.is_some())),
+            _ => kernel!(convert_any(converter, bytes, run, past_caches)),
         }
     }
 
     #[inline(never)]
     fn copy_past_caches(self, source: &[u8], target: &mut [u8]) {
-        unsafe { copy_past_caches(source, target) }
+        kernel!(copy_past_caches(source, target))
     }
 }
 
@@ -183,7 +189,7 @@ fn unpack_packed(bits: usize, row: &[u8], shift: usize, scale: Scale, places: &m
 #[inline]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
 fn gather_4x4(chosen: Chosen, row_len: usize, band: &mut [u8]) {
-    assert!(chosen.len() % 4 == 0 && band.len() == 4 * row_len && chosen.len() * 12 == row_len);
+    assert!(chosen.len().is_multiple_of(4) && band.len() == 4 * row_len && chosen.len() * 12 == row_len);
     // Two patches: their rows 0 (24 bytes) and 1 in the halves of a register, likewise rows 2 and 3.
     let pair = bytes!(|i| {
         let (row, place) = (i / 32, i % 32);
@@ -229,7 +235,7 @@ fn gather_4x4(chosen: Chosen, row_len: usize, band: &mut [u8]) {
 #[inline]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
 fn gather_2x2(chosen: Chosen, row_len: usize, band: &mut [u8]) {
-    assert!(chosen.len() % 8 == 0 && band.len() == 2 * row_len && chosen.len() * 6 == row_len);
+    assert!(chosen.len().is_multiple_of(8) && band.len() == 2 * row_len && chosen.len() * 6 == row_len);
     let above = bytes!(|i| if i < 48 { i / 6 * 16 + i % 6 } else { 0 });
     let below = _mm512_add_epi8(above, _mm512_set1_epi8(8));
     for (group, places) in chosen.places().as_chunks::<8>().0.iter().enumerate() {
@@ -276,10 +282,10 @@ fn deinterleave_3(pixels: &[u8], planes: &mut [u8]) {
         unsafe {
             let source = pixels.as_ptr().add(start * 3);
             let [a, b, c] = [0, 64, 128].map(|at| _mm512_loadu_si512(source.add(at).cast()));
-            for channel in 0..3 {
+            for channel in 0..3usize {
                 let places = _mm512_add_epi8(first, _mm512_set1_epi8(channel as i8));
                 // Only the last places lie in the third register: those of 3 i + c from 128 on.
-                let third = !0u64 << (128 - channel as usize).div_ceil(3);
+                let third = !0u64 << (128 - channel).div_ceil(3);
                 let plane = _mm512_permutex2var_epi8(a, places, b);
                 let plane = _mm512_mask_permutexvar_epi8(plane, third, places, c);
                 _mm512_storeu_si512(planes.as_mut_ptr().add(channel * len + start).cast(), plane);
@@ -303,7 +309,7 @@ fn look_up<const SIZE: usize>(converter: &Converter, table: &Table, bytes: &[u8]
     // Stores that bypass the caches want whole lines: what is before the first one and behind the last is converted
     // one by one. `align_offset` says "never" of memory that is not even aligned for its values.
     let head = if past_caches { run.as_ptr().cast::<u8>().align_offset(LANES) / SIZE } else { 0 };
-    let past_caches = past_caches && run.as_ptr().addr() % SIZE == 0;
+    let past_caches = past_caches && run.as_ptr().addr().is_multiple_of(SIZE);
     let head = if past_caches { head.min(run.len()) } else { 0 };
     let end = head + (run.len() - head) / LANES * LANES;
     converter.look_up(&bytes[..head], &mut run[..head]);
