@@ -12,6 +12,9 @@ use crate::geometry::Geometry;
 /// it by the load itself.
 const UNIT: usize = 8;
 
+/// Beyond so many bytes codewords are asked for ahead of their use; below, asking costs more than it saves.
+const FAR: usize = 2 << 20;
+
 /// Codewords with every patch row padded to a power of two, so that it is copied by one wide load and one wide store,
 /// which may run over into the next patch before that is written. No codeword lies across more cache lines than it
 /// must.
@@ -52,6 +55,11 @@ impl Codebook {
 
     pub fn patch_height(&self) -> usize {
         self.patch_height
+    }
+
+    /// Whether it is larger than a core's own caches, so that codewords are worth asking for ahead of their use.
+    pub fn is_far(&self) -> bool {
+        self.bytes.as_slice().len() > FAR
     }
 
     /// The codewords of patches from `first` on of a stored row; indices beyond the codebook stand for the last

@@ -11,7 +11,7 @@ use super::{convert, gather, memory};
 use crate::format::index::IndexWidth;
 use crate::output::Dtype;
 
-/// How many 4x4 patches ahead codewords are asked for: as long as it takes to fetch one from the last cache.
+/// How many patches ahead codewords are asked for: as long as it takes to fetch one from far caches.
 const AHEAD: usize = 32;
 
 /// Bytes of a register.
@@ -205,11 +205,10 @@ fn gather_4x4(chosen: Chosen, row_len: usize, band: &mut [u8]) {
         0
     });
     let quad_below = _mm512_add_epi8(quad, _mm512_set1_epi8(32));
-    let ahead = chosen.places().get(AHEAD..).unwrap_or_default().as_chunks::<4>().0;
-    let mut ahead = ahead.iter();
+    let mut ahead = ahead::<4>(&chosen).iter();
     for (group, places) in chosen.places().as_chunks::<4>().0.iter().enumerate() {
-        if let Some(ahead) = ahead.next() {
-            ahead.iter().for_each(|&place| memory::prefetch(chosen.codeword(place)));
+        if let Some(places) = ahead.next() {
+            places.iter().for_each(|&place| memory::prefetch(chosen.codeword(place)));
         }
         // SAFETY: a codeword has 4 rows of 16 bytes.
         let [a, b, c, d] = places.map(|place| unsafe { _mm512_loadu_si512(chosen.codeword(place).cast()) });
@@ -228,7 +227,7 @@ fn gather_4x4(chosen: Chosen, row_len: usize, band: &mut [u8]) {
             unsafe { store_48(band.as_mut_ptr().add(y * row_len + group * 48), row) };
         }
     }
-    chosen.prefetch_next(AHEAD);
+    prefetch_next(&chosen);
 }
 
 /// Copies 2x2 RGB codewords (2 rows of 6 bytes, 8 apart) side by side: eight at a time.
@@ -238,7 +237,11 @@ fn gather_2x2(chosen: Chosen, row_len: usize, band: &mut [u8]) {
     assert!(chosen.len().is_multiple_of(8) && band.len() == 2 * row_len && chosen.len() * 6 == row_len);
     let above = bytes!(|i| if i < 48 { i / 6 * 16 + i % 6 } else { 0 });
     let below = _mm512_add_epi8(above, _mm512_set1_epi8(8));
+    let mut ahead = ahead::<8>(&chosen).iter();
     for (group, places) in chosen.places().as_chunks::<8>().0.iter().enumerate() {
+        if let Some(places) = ahead.next() {
+            places.iter().for_each(|&place| memory::prefetch(chosen.codeword(place)));
+        }
         let [a, b, c, d, e, f, g, h] = *places;
         // SAFETY: a codeword has 2 rows of 8 bytes.
         let codeword = |place| unsafe { _mm_loadu_si128(chosen.codeword(place).cast()) };
@@ -251,6 +254,20 @@ fn gather_2x2(chosen: Chosen, row_len: usize, band: &mut [u8]) {
             store_48(target, _mm512_permutex2var_epi8(left, above, right));
             store_48(target.add(row_len), _mm512_permutex2var_epi8(left, below, right));
         }
+    }
+    prefetch_next(&chosen);
+}
+
+/// The places to ask for ahead of their use, in groups; none of a codebook that is near.
+fn ahead<'a, const GROUP: usize>(chosen: &Chosen<'a>) -> &'a [[Place; GROUP]] {
+    let places = if chosen.codebook().is_far() { chosen.places() } else { &[] };
+    places.get(AHEAD..).unwrap_or_default().as_chunks().0
+}
+
+/// Asks for the first codewords of the next patches.
+fn prefetch_next(chosen: &Chosen) {
+    if chosen.codebook().is_far() {
+        chosen.prefetch_next(AHEAD);
     }
 }
 
