@@ -216,7 +216,7 @@ def cpu(rows, pictures):
     found = rows.where("cpu_paths")
     if found:
         text += [
-            "The same by the instructions used, batches of 256 on one thread; the best that a processor has are chosen:",
+            "The same by the instructions used, batches of 256, one thread; the best a processor has are chosen:",
             all_of(found, ["path", "patch", "dtype", "layout", "images_per_s", "limit", "limit_images_per_s", "ratio"]),
         ]
     text += [picture(pictures, "threads", "Images per second over threads")]
