@@ -41,7 +41,7 @@ impl AlignedBytes {
 
     /// As [`zeroed`](Self::zeroed); where memory is short that is an error, and not the end of the process.
     fn try_zeroed(len: usize) -> Result<Self> {
-        let len = len.next_multiple_of(LINE);
+        let len = len.checked_next_multiple_of(LINE).ok_or(Error::OutOfMemory { bytes: len })?;
         if len >= HUGE
             && let Ok(pages) = MmapMut::map_anon(len)
         {
@@ -209,6 +209,8 @@ mod tests {
 
     #[test]
     fn memory_that_cannot_be_had_is_an_error() {
-        assert!(matches!(BufferPool::default().take(usize::MAX / 2), Err(Error::OutOfMemory { .. })));
+        for len in [usize::MAX / 2, usize::MAX] {
+            assert!(matches!(BufferPool::default().take(len), Err(Error::OutOfMemory { .. })));
+        }
     }
 }

@@ -5,8 +5,8 @@ mod common;
 
 use common::{CASES, Case, Random, archive, assert_same, outputs};
 use kuat::{
-    ArchiveSpec, CpuDecoder, CpuPath, Decoder, Dtype, Error, Geometry, IndexWidth, Layout, NaiveDecoder, Normalization,
-    OutputSpec,
+    ArchiveSpec, BufferPool, CpuDecoder, CpuPath, Decoder, Dtype, Error, Geometry, IndexWidth, Layout, NaiveDecoder,
+    Normalization, OutputSpec,
 };
 
 #[test]
@@ -59,9 +59,12 @@ fn the_cpu_equals_the_oracle_bit_for_bit_in_every_case() {
 
 #[test]
 fn large_batches_are_the_same_wherever_they_go() {
-    // Batches beyond the size from which stores bypass the caches, to memory that begins at a cache line, or anywhere.
-    for (image, channels, patch) in [((224, 224), 3, (4, 4)), ((224, 112), 3, (2, 2)), ((99, 67), 1, (5, 3))] {
-        let case = Case { image, channels, patch, codewords: 3000, bits: None, samples: 3 };
+    // Batches beyond the size from which stores bypass the caches, to memory that begins at a cache line, or anywhere;
+    // one of the codebooks is larger than the caches near a core.
+    for (image, channels, patch, codewords) in
+        [((224, 224), 3, (4, 4), 40_000), ((224, 112), 3, (2, 2), 3000), ((99, 67), 1, (5, 3), 3000)]
+    {
+        let case = Case { image, channels, patch, codewords, bits: None, samples: 3 };
         let archive = case.archive();
         let naive = NaiveDecoder::new(&archive);
         for spec in outputs(channels as usize) {
@@ -70,8 +73,9 @@ fn large_batches_are_the_same_wherever_they_go() {
             let mut expected = vec![0; 3 * image];
             naive.decode_bytes(&three, &spec, &mut expected).expect("decoded");
             let rows: Vec<&[u8]> = three.iter().copied().cycle().take((17 << 20) / image).collect();
+            let mut memory = BufferPool::default().take(rows.len() * image + 64).expect("memory");
             for (path, start) in CpuPath::available().into_iter().flat_map(|path| [(path, 0), (path, 4), (path, 1)]) {
-                let mut memory = vec![0xaa; rows.len() * image + start + 64];
+                memory.fill(0xaa);
                 let found = &mut memory[start..start + rows.len() * image];
                 CpuDecoder::new(&archive).with_path(path).decode_bytes(&rows, &spec, found).expect("decoded");
                 let same = found.chunks(image).zip(expected.chunks(image).cycle()).all(|(a, b)| a == b);
@@ -114,20 +118,23 @@ fn an_empty_batch_is_empty() {
 
 #[test]
 fn an_index_beyond_the_codebook_decodes_as_the_last_codeword() {
-    let geometry = Geometry::new((8, 8), 3, (4, 4)).expect("valid");
+    let geometry = Geometry::new((64, 16), 3, (4, 4)).expect("valid");
     for bits in [8, 13, 16, 25, 32] {
         let width = IndexWidth::new(bits).expect("valid");
         let mut spec = ArchiveSpec::new(geometry, (0..5 * 48).map(|i| i as u8).collect());
         spec.index_width = Some(width);
-        let archive = archive(spec, &[vec![4; 4]]);
+        let archive = archive(spec, &[vec![4; 64]]);
         let mut row = Vec::new();
-        width.pack(&[5, 255, u32::MAX, 4], &mut row);
-        let (naive, cpu) = (NaiveDecoder::new(&archive), CpuDecoder::new(&archive));
-        let expected: Vec<u8> = naive.decode(&archive.rows([0]).expect("there"), &Default::default()).expect("decoded");
-        for decoder in [&naive as &dyn Decoder, &cpu] {
-            let mut found = vec![0; expected.len()];
-            decoder.decode_bytes(&[&row], &OutputSpec::default(), &mut found).expect("decoded");
-            assert_eq!(found, expected, "{bits} bits, {}", decoder.device_name());
+        width.pack(&[5, 255, u32::MAX, 4].repeat(16), &mut row);
+        let naive = NaiveDecoder::new(&archive);
+        let last: Vec<u8> = naive.decode(&archive.rows([0]).expect("there"), &Default::default()).expect("decoded");
+        let mut found = vec![0; last.len()];
+        naive.decode_bytes(&[&row], &OutputSpec::default(), &mut found).expect("decoded");
+        assert_eq!(found, last, "{bits} bits, naive");
+        for path in CpuPath::available() {
+            let cpu = CpuDecoder::new(&archive).with_path(path);
+            cpu.decode_bytes(&[&row], &OutputSpec::default(), &mut found).expect("decoded");
+            assert_eq!(found, last, "{bits} bits, {path}");
         }
     }
 }

@@ -74,6 +74,12 @@ pub const CASES: &[Case] = &[
     case((64, 24), 4, (2, 2), 1000, 3),
     case((64, 24), 4, (4, 4), 1000, 3),
     case((64, 24), 4, (12, 3), 1000, 3),
+    // Patch rows as long as those of RGB patches of 4x4 and 2x2, of other pixels.
+    case((48, 16), 4, (3, 4), 300, 3),
+    case((48, 16), 1, (12, 4), 300, 3),
+    case((48, 16), 1, (6, 2), 300, 3),
+    // A codebook larger than the caches near a core.
+    case((64, 31), 3, (2, 2), 140_000, 2),
     // Widths wider than needed: plain integers and packed ones.
     wide(8, (12, 10), (4, 4), 200),
     wide(16, (12, 10), (4, 4), 200),

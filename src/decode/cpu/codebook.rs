@@ -16,8 +16,7 @@ const UNIT: usize = 8;
 const FAR: usize = 2 << 20;
 
 /// Codewords with every patch row padded to a power of two, so that it is copied by one wide load and one wide store,
-/// which may run over into the next patch before that is written. No codeword lies across more cache lines than it
-/// must.
+/// which may run over into the next patch before that is written.
 pub(super) struct Codebook {
     bytes: AlignedBytes,
     row_len: usize,

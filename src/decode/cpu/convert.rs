@@ -21,6 +21,7 @@ pub(super) struct Table {
     /// The bytes of each value, as many as it has.
     values: [[u8; 4]; 256],
     /// The same transposed: the first bytes of all values, then the second ones.
+    #[cfg(target_arch = "x86_64")]
     pub planes: [[u8; 256]; 4],
 }
 
@@ -57,11 +58,13 @@ impl Converter {
         }
     }
 
+    #[cfg(target_arch = "x86_64")]
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
     /// The table of a run in which all bytes become values alike.
+    #[cfg(target_arch = "x86_64")]
     pub fn table(&self) -> Option<&Table> {
         if let [table] = self.tables.as_slice() { Some(table) } else { None }
     }
@@ -104,7 +107,11 @@ impl Table {
             }
             _ => value.to_ne_bytes(),
         });
-        Self { values, planes: std::array::from_fn(|plane| values.map(|value| value[plane])) }
+        Self {
+            values,
+            #[cfg(target_arch = "x86_64")]
+            planes: std::array::from_fn(|plane| values.map(|value| value[plane])),
+        }
     }
 }
 

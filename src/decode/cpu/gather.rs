@@ -35,9 +35,10 @@ fn rows<const STRIDE: usize>(chosen: Chosen, row_len: usize, band: &mut [u8], ro
     // As many patches as can be stored whole without running over the end of the row; those after them are stored
     // byte for byte.
     let wide = if row_len < STRIDE { 0 } else { ((row_len - STRIDE) / patch_row_len + 1).min(chosen.len()) };
+    let far = chosen.codebook().is_far();
     let (first, last) = chosen.places().split_at(wide);
     for (patch, &place) in first.iter().enumerate() {
-        if let Some(&ahead) = chosen.places().get(patch + AHEAD) {
+        if far && let Some(&ahead) = chosen.places().get(patch + AHEAD) {
             memory::prefetch(chosen.codeword(ahead));
         }
         let codeword = chosen.codeword(place).cast::<[u8; STRIDE]>();
@@ -60,5 +61,7 @@ fn rows<const STRIDE: usize>(chosen: Chosen, row_len: usize, band: &mut [u8], ro
             row[start..start + len].copy_from_slice(&source[..len]);
         }
     }
-    chosen.prefetch_next(AHEAD);
+    if far {
+        chosen.prefetch_next(AHEAD);
+    }
 }

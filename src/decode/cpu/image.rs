@@ -31,8 +31,8 @@ pub(super) struct Job<'a> {
 #[derive(Default)]
 pub(super) struct Scratch {
     places: Vec<Place>,
-    /// A band's interleaved bytes, the same sorted into planes, and its values. They begin at pages: the usual bands
-    /// take one, and a store across the edge of a page holds up all behind it.
+    /// A band's interleaved bytes, the same sorted into planes, and its values. They begin at pages: the pixels of
+    /// usual bands take one, and a store across the edge of a page holds up all behind it.
     pixels: AlignedBytes,
     planes: AlignedBytes,
     values: AlignedBytes,
@@ -64,7 +64,8 @@ fn bands_at_once(g: &Geometry) -> usize {
 
 /// The steps of decoding. What is here runs on any processor; a path may have its own.
 pub(super) trait Kernels: Copy {
-    /// Reads the indices of a stored row from patch `first` on; each becomes `scale.place(index)`.
+    /// Reads the indices of a stored row from patch `first` on; each becomes `scale.place(index)`, for every place:
+    /// codewords are read there unchecked.
     #[inline(always)]
     fn unpack(self, width: IndexWidth, row: &[u8], first: usize, scale: Scale, places: &mut [Place]) {
         width.unpack(row, first, places);
@@ -116,7 +117,7 @@ struct Portable;
 impl Kernels for Portable {}
 
 impl Job<'_> {
-    /// Decodes one image. The path must be available.
+    /// Decodes one image. The path must be available: a decoder has no other.
     pub fn decode(&self, path: CpuPath, rows: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
         match path {
             CpuPath::Portable => self.image(Portable, rows, image, scratch),
@@ -153,7 +154,7 @@ impl Job<'_> {
             let places = &mut places[..bands.len() * g.grid_width()];
             let chosen = self.codebook.choose(k, self.index_width, row, first * g.grid_width(), places);
             for band in bands {
-                self.prefetch(row, next_row, band + at_once);
+                self.prefetch(row, next_row, band + at_once.min(g.grid_height()));
                 let chosen = chosen.part((band - first) * g.grid_width(), g.grid_width());
                 let rows = self.rows(band);
                 let bytes = rows.start * row_len..rows.end * row_len;

@@ -128,6 +128,7 @@ macro_rules! bytes {
 #[inline]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
 fn unpack(width: IndexWidth, row: &[u8], first: usize, scale: Scale, places: &mut [Place]) {
+    assert!(row.len() >= width.row_len(first + places.len()));
     let row = &row[first * width.bits() / 8..];
     match width.bits() {
         8 => places.iter_mut().zip(row).for_each(|(place, &index)| *place = scale.place(index.into())),
@@ -324,7 +325,7 @@ fn look_up<const SIZE: usize>(converter: &Converter, table: &Table, bytes: &[u8]
     let (run, _) = run.as_chunks_mut::<SIZE>();
     assert!(run.len() == bytes.len());
     // Stores that bypass the caches want whole lines: what is before the first one and behind the last is converted
-    // one by one. `align_offset` says "never" of memory that is not even aligned for its values.
+    // one by one. Memory that is not even aligned for its values has no line at which one begins.
     let head = if past_caches { run.as_ptr().cast::<u8>().align_offset(LANES) / SIZE } else { 0 };
     let past_caches = past_caches && run.as_ptr().addr().is_multiple_of(SIZE);
     let head = if past_caches { head.min(run.len()) } else { 0 };
