@@ -55,7 +55,10 @@ fn measure(select: &Select, archive: &Archive, runs: usize) -> Result<()> {
     for spec in &outputs {
         for batch in BATCHES {
             for row in bench_kernel(&gpu, archive, batch, spec, &WORKGROUPS, runs)? {
-                print("gpu_kernel", patch, json!(row));
+                let chosen = row.workgroup == gpu.workgroup_size();
+                let mut row = json!(row);
+                row["chosen"] = chosen.into();
+                print("gpu_kernel", patch, row);
             }
         }
         timeline(&gpu, archive, patch, spec)?;

@@ -34,7 +34,8 @@ def decode(ratio, **more):
 
 def kernel(adapter, device_type, ratio):
     row = {"table": "gpu_kernel", "adapter": adapter, "driver": "a driver", "device_type": device_type, "patch": 4}
-    row |= {"dtype": "f32", "layout": "nchw", "normalized": True, "batch": 64, "workgroup": 128, "program": "gpu"}
+    row |= {"dtype": "f32", "layout": "nchw", "normalized": True, "batch": 64, "workgroup": 128, "chosen": True}
+    row |= {"program": "gpu"}
     return {**row, "images_per_s": 12_345.0, "fill_images_per_s": 12_345.0 / ratio, "ratio": ratio}
 
 

@@ -20,6 +20,8 @@ class Peer:
     store = None
     # The lossy code between the photographs and what is yielded: None, "JPEG" or "kuat".
     code = None
+    # Whether it resizes and crops the photographs itself.
+    crops = False
     # Batches that are ready before an epoch begins; they are taken before the clock starts, and count for nobody.
     ready = 0
     # More about the row, for those who read the results.

@@ -18,6 +18,7 @@ FLOATS = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
 class Files(Peer):
     name = "torchvision ImageFolder"
     packages = ("torchvision", "torch")
+    crops = True
 
     def files(self):
         return [Path(path) for path, _ in ImageFolder(self.data.images).samples]

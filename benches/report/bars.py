@@ -118,7 +118,10 @@ def by_patch(found, what, wanted, bound):
         return [Bar(what, wanted, None, bound=bound)]
     result = []
     for patch in found.values("patch")[::-1]:
-        mine = found.where(patch=patch)
+        # With workgroups of the size that kuat takes.
+        mine = found.where(patch=patch, chosen=True)
+        if not mine:
+            continue
         row = mine.where(batch=max(mine.values("batch"))).best("ratio")
         name = f"{what}, {patches(row)}, batch {row['batch']}"
         result.append(Bar(name, wanted, row["ratio"], rates(row, "fill_images_per_s"), bound))

@@ -29,12 +29,20 @@ def collect(args):
     for name in args.only:
         start = time.monotonic()
         new, failure = run(name, command(name, args, folder))
-        rows += [{**row, "program": name} for row in new]
+        run_of = {"run": f"{time.strftime('%Y-%m-%d %H:%M')}"} if name == "peers" else {}
+        rows += [{**row, "program": name, **run_of} for row in new]
         programs[name] = {**provenance.moment(), "seconds": round(time.monotonic() - start)}
         if failure:
             programs[name]["failure"] = failure
             print(f"{name}: {failure}", file=sys.stderr)
-    kept = [row for row in before["rows"] if row["program"] not in args.only]
+    # Of some peers alone, the others' rows stay; each says when its run was.
+    again = {row["peer"] for row in rows if "peer" in row}
+    stays = args.peers and "peers" in args.only
+    kept = [
+        row
+        for row in before["rows"]
+        if row["program"] not in args.only or (stays and row["program"] == "peers" and row["peer"] not in again)
+    ]
 
     facts |= provenance.moment() | {"dataset": provenance.dataset(args.images, found, classes), "programs": programs}
     facts["versions"]["peers"] = {row["peer"]: row["version"] for row in kept + rows if "version" in row}

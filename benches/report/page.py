@@ -27,6 +27,14 @@ def page(results, pictures):
     return "\n\n".join(section.strip() for section in sections if section) + "\n"
 
 
+def apart(found):
+    """Who was measured in another run than most."""
+    runs = [row.get("run") for row in found]
+    usual = max(runs, key=runs.count, default=None)
+    others = [row["peer"] for row in found if row.get("run") != usual]
+    return f", except {', '.join(others)}, in a run on the same machine soon after" if others else ""
+
+
 def head(result, pictures):
     """One picture, one table, and who wins."""
     rows = shown(measured(result)).where(batch=256)
@@ -37,7 +45,7 @@ def head(result, pictures):
         f"Random batches of 256 photographs of 224x224 as normalised float32 tensors, ready for training: "
         f"{facts['dataset']['name']}, {facts['dataset']['images']:,} images, on {facts['cores']} cores of "
         f"{facts['cpu']}. Every row does the same work and was checked to yield the right images; all took turns in "
-        f"one run. `make bench` makes this page.",
+        f"one run{apart(found)}. `make bench` makes this page.",
     ]
     if not found:
         return "\n\n".join([*text, "The peers were not measured."])
@@ -112,7 +120,9 @@ def original(results):
             cells[f"kuat, CPU, batch {batch}"] = ", ".join(
                 f"{number(row['images_per_s'])} ({patch}x{patch})" for patch, row in best
             )
-    kernels = Rows(row for result in results for row in result["rows"]).where("gpu_kernel", dtype="f32", layout="nchw")
+    kernels = Rows(row for result in results for row in result["rows"]).where(
+        "gpu_kernel", dtype="f32", layout="nchw", chosen=True
+    )
     adapters = []
     for adapter in kernels.values("adapter"):
         row = kernels.where(adapter=adapter).best()

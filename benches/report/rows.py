@@ -30,7 +30,7 @@ def ratio(row, other):
     if row is None or other is None:
         return None
     ours, theirs = row.get("rounds", []), other.get("rounds", [])
-    if ours and len(ours) == len(theirs):
+    if ours and len(ours) == len(theirs) and row.get("run") == other.get("run"):
         return statistics.median(a / b for a, b in zip(ours, theirs))
     return row["images_per_s"] / other["images_per_s"]
 
