@@ -166,16 +166,12 @@ def cold(rows, path):
 
 
 def kernels(rows, path, adapter):
-    """Kernels beside the fill shader of the same bytes."""
-    found = rows.where("gpu_kernel", adapter=adapter)
+    """Kernels beside the fill shader of the same bytes, both with workgroups of the size that kuat takes."""
+    found = rows.where("gpu_kernel", adapter=adapter, chosen=True)
     if not found:
         return None
     found = found.where(batch=max(found.values("batch")))
-    best = {}
-    for row in found:
-        key = (row["dtype"], row["layout"], row["normalized"], row["patch"])
-        best[key] = max(row, best.get(key, row), key=lambda row: row["ratio"])
-    found = [best[key] for key in sorted(best, reverse=True)]
+    found = sorted(found, key=lambda row: (row["dtype"], row["layout"], row["normalized"], row["patch"]), reverse=True)
     names = [
         f"{row['dtype']} {row['layout']}{' normalised' if row['normalized'] else ''}, {row['patch']}x{row['patch']}"
         for row in found
