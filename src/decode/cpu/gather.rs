@@ -31,7 +31,7 @@ fn strided<const STRIDE: usize>(chosen: Chosen, row_len: usize, band: &mut [u8])
 #[inline(always)]
 fn rows<const STRIDE: usize>(chosen: Chosen, row_len: usize, band: &mut [u8], rows: usize) {
     let (patch_row_len, patch_height) = (chosen.codebook().row_len(), chosen.codebook().patch_height());
-    assert!(STRIDE == chosen.codebook().row_stride() && rows <= patch_height && band.len() >= rows * row_len);
+    assert!(STRIDE == chosen.codebook().row_stride() && rows <= patch_height && band.len() == rows * row_len);
     // As many patches as can be stored whole without running over the end of the row; those after them are stored
     // byte for byte.
     let wide = if row_len < STRIDE { 0 } else { ((row_len - STRIDE) / patch_row_len + 1).min(chosen.len()) };
@@ -43,7 +43,7 @@ fn rows<const STRIDE: usize>(chosen: Chosen, row_len: usize, band: &mut [u8], ro
         }
         let codeword = chosen.codeword(place).cast::<[u8; STRIDE]>();
         for y in 0..rows {
-            // SAFETY: a codeword has `patch_height >= rows` rows. `target` are `STRIDE` bytes of row `y` of the band,
+            // SAFETY: at a place is a codeword, which has `patch_height >= rows` rows. `target` are `STRIDE` bytes of row `y` of the band,
             // which has `rows` rows of `row_len`: the last patch's begin at most at `row_len - STRIDE`.
             unsafe {
                 let target = band.as_mut_ptr().add(y * row_len + patch * patch_row_len);

@@ -63,9 +63,11 @@ fn bands_at_once(g: &Geometry) -> usize {
 }
 
 /// The steps of decoding. What is here runs on any processor; a path may have its own.
-pub(super) trait Kernels: Copy {
-    /// Reads the indices of a stored row from patch `first` on; each becomes `scale.place(index)`, for every place:
-    /// codewords are read there unchecked.
+///
+/// # Safety
+/// `unpack` overwrites every place with one that `Scale::place` gives: codewords are read there unchecked.
+pub(super) unsafe trait Kernels: Copy {
+    /// Reads the indices of a stored row from patch `first` on; each becomes `scale.place(index)`.
     #[inline(always)]
     fn unpack(self, width: IndexWidth, row: &[u8], first: usize, scale: Scale, places: &mut [Place]) {
         width.unpack(row, first, places);
@@ -114,11 +116,15 @@ pub(super) fn convert(converter: &Converter, bytes: &[u8], run: &mut [u8], past_
 #[derive(Clone, Copy)]
 struct Portable;
 
-impl Kernels for Portable {}
+// SAFETY: `IndexWidth::unpack` panics if there are fewer indices than places, and then each is replaced.
+unsafe impl Kernels for Portable {}
 
 impl Job<'_> {
-    /// Decodes one image. The path must be available: a decoder has no other.
-    pub fn decode(&self, path: CpuPath, rows: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
+    /// Decodes one image; `rows` are its index row and the next image's.
+    ///
+    /// # Safety
+    /// The path is available.
+    pub unsafe fn decode(&self, path: CpuPath, rows: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
         match path {
             CpuPath::Portable => self.image(Portable, rows, image, scratch),
             #[cfg(target_arch = "x86_64")]

@@ -120,7 +120,8 @@ impl Decoder for CpuDecoder {
             let next = rows.get(i + 1).copied().unwrap_or_default();
             SCRATCH.with_borrow_mut(|scratch| {
                 scratch.fit(g, spec);
-                job.decode(self.path, [rows[i], next], image, scratch);
+                // SAFETY: a decoder is only ever given paths that are available.
+                unsafe { job.decode(self.path, [rows[i], next], image, scratch) };
             });
         };
         let image_len = spec.batch_len(g, 1);

@@ -38,7 +38,9 @@ macro_rules! kernel {
 }
 
 // None is inlined, so that each kernel has all registers to itself; in one loop with others it spills them.
-impl Kernels for Vbmi {
+//
+// SAFETY: `unpack` asserts that the row has as many indices as there are places, and replaces each.
+unsafe impl Kernels for Vbmi {
     #[inline(never)]
     fn unpack(self, width: IndexWidth, row: &[u8], first: usize, scale: Scale, places: &mut [Place]) {
         kernel!(unpack(width, row, first, scale, places))
@@ -211,7 +213,7 @@ fn gather_4x4(chosen: Chosen, row_len: usize, band: &mut [u8]) {
         if let Some(places) = ahead.next() {
             places.iter().for_each(|&place| memory::prefetch(chosen.codeword(place)));
         }
-        // SAFETY: a codeword has 4 rows of 16 bytes.
+        // SAFETY: at a place is a codeword, of 4 rows of 16 bytes.
         let [a, b, c, d] = places.map(|place| unsafe { _mm512_loadu_si512(chosen.codeword(place).cast()) });
         let left = _mm512_permutex2var_epi8(a, pair, b);
         let left_below = _mm512_permutex2var_epi8(a, pair_below, b);
@@ -244,7 +246,7 @@ fn gather_2x2(chosen: Chosen, row_len: usize, band: &mut [u8]) {
             places.iter().for_each(|&place| memory::prefetch(chosen.codeword(place)));
         }
         let [a, b, c, d, e, f, g, h] = *places;
-        // SAFETY: a codeword has 2 rows of 8 bytes.
+        // SAFETY: at a place is a codeword, of 2 rows of 8 bytes.
         let codeword = |place| unsafe { _mm_loadu_si128(chosen.codeword(place).cast()) };
         let two = |a, b| _mm256_inserti128_si256(_mm256_castsi128_si256(codeword(a)), codeword(b), 1);
         let four = |a, b, c, d| _mm512_inserti64x4(_mm512_castsi256_si512(two(a, b)), two(c, d), 1);
