@@ -200,6 +200,16 @@ pub enum Error {
     },
 
     // ---- the images being encoded ----
+    /// No patch size and codebook reach a goal.
+    #[error("{goal} cannot be had; the nearest was {nearest}; {advice}")]
+    Goal {
+        /// The quality or the size asked for.
+        goal: String,
+        /// What came nearest.
+        nearest: String,
+        /// What to do.
+        advice: &'static str,
+    },
     /// An encoding to the same archive was interrupted and can go on.
     #[error("{} holds an interrupted encoding, {images} of {of} images done; resume it, or delete that folder to begin anew", path.display())]
     Unfinished {

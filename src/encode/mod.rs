@@ -1,6 +1,7 @@
 //! Making archives from images: sources, resizing, codebook training and the search for the nearest codeword.
 
 mod checkpoint;
+mod goal;
 mod kmeans;
 mod nearest;
 mod patches;
@@ -18,6 +19,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use checkpoint::partial_folder;
+pub use goal::{Choice, Goal, PATCHES, Trial, choose};
 pub use kmeans::train;
 pub use nearest::NearestCodeword;
 pub use picture::{Image, MAX_PIXELS, ReadOptions};

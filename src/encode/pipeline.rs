@@ -66,9 +66,9 @@ pub struct Skipped {
 }
 
 /// An image's indices and the sum of its squared errors.
-struct Encoded {
-    indices: Vec<u32>,
-    squared_error: u64,
+pub(super) struct Encoded {
+    pub indices: Vec<u32>,
+    pub squared_error: u64,
 }
 
 /// The most images, and the most bytes of indices, that are in memory at once.
@@ -362,7 +362,7 @@ impl Tally {
 }
 
 /// Finds the codewords of an image's patches, rows of the grid in parallel.
-fn encode_image(geometry: &Geometry, search: &NearestCodeword, image: &[u8]) -> Encoded {
+pub(super) fn encode_image(geometry: &Geometry, search: &NearestCodeword, image: &[u8]) -> Encoded {
     let codeword_len = geometry.codeword_len();
     let mut indices = vec![0; geometry.patches()];
     let row_error = |(y, indices): (usize, &mut [u32])| {

@@ -81,7 +81,7 @@ pub(super) fn sample(
 /// and Floyd, "A sample of brilliance", 1987).
 ///
 /// Written out, as `rand` may change what its own sampling returns from one version to the next.
-fn choose(random: &mut Pcg64, count: usize, most: usize) -> Vec<usize> {
+pub(super) fn choose(random: &mut Pcg64, count: usize, most: usize) -> Vec<usize> {
     if most >= count {
         return (0..count).collect();
     }
