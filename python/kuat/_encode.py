@@ -111,7 +111,7 @@ def encode(
     path = os.fsdecode(path)
     with reporting(progress) as report:
         if isinstance(source, (str, os.PathLike)):
-            return _kuat.encode_folder(os.fsdecode(source), path, options, classes, report)
+            return _kuat.encode_path(os.fsdecode(source), path, options, classes, report)
         if isinstance(source, Mapping) or not (is_indexed(source) or isinstance(source, Iterable)):
             # A mapping may be a Hugging Face DatasetDict.
             kind = type(source).__name__

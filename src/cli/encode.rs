@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Report;
 use super::terminal::Terminal;
-use crate::encode::{Codebook, EncodeOptions, Filter, Fit, Folder, MAX_PIXELS, OnError, encode};
+use crate::encode::{Codebook, EncodeOptions, Filter, Fit, MAX_PIXELS, OnError, encode, open};
 
 /// Encode a folder of images into an archive
 ///
@@ -80,8 +80,8 @@ impl Arguments {
             on_error: self.on_error,
         };
         let terminal = Terminal::new();
-        let folder = Folder::open(&self.source)?;
-        let summary = encode(&folder, &self.output, &options, &terminal)?;
+        let source = open(&self.source)?;
+        let summary = encode(source.as_ref(), &self.output, &options, &terminal)?;
         drop(terminal);
 
         let output = self.output.display();

@@ -7,6 +7,7 @@ mod picture;
 mod pipeline;
 mod projection;
 mod quality;
+mod read_at;
 mod resize;
 mod sample;
 mod seeding;
@@ -22,7 +23,7 @@ pub use picture::{Image, MAX_PIXELS, ReadOptions};
 pub use pipeline::{EncodeSummary, Skipped, encode};
 pub use quality::{MAX_PSNR_DB, psnr};
 pub use resize::{Filter, Fit, Resize};
-pub use source::{Folder, Source};
+pub use source::{Cifar, Folder, Manifest, Source, TarShards, open, with_classes};
 pub use spool::Spool;
 
 use crate::archive::Archive;

@@ -133,7 +133,7 @@ pub fn encode(
         for (index, encoded) in images.zip(encoded) {
             match encoded {
                 Ok(Encoded { indices, squared_error: error }) => {
-                    writer.push(&indices, source.label(index), source.caption(index).as_deref())?;
+                    writer.push(&indices, source.label(index), source.caption(index)?.as_deref())?;
                     let psnr = psnr_db(error, geometry.image_len() as u64);
                     sum_psnr_db += psnr;
                     min_psnr_db = psnr.min(min_psnr_db);
