@@ -10,13 +10,16 @@ use super::Report;
 use super::terminal::Terminal;
 use crate::encode::{Codebook, EncodeOptions, Filter, Fit, MAX_PIXELS, OnError, encode, open};
 
-/// Encode a folder of images into an archive
+/// Encode images into an archive
 ///
-/// Subfolders are classes; a folder without any gives samples without labels. JPEG, PNG, WebP and BMP are read,
-/// EXIF orientation is applied, and every image becomes RGB (or grey or RGBA with --channels).
+/// SOURCE is a folder of images (subfolders are classes; a folder without any gives samples without labels), a .csv,
+/// .tsv or .jsonl manifest (path, label, caption), CIFAR-10 or CIFAR-100 (binary or Python version; a folder gives the
+/// training images), or tar shards with WebDataset's naming (a .tar file, a folder of them, or
+/// shard-{000000..000009}.tar). JPEG, PNG, WebP and BMP are read, EXIF orientation is applied, and every image becomes
+/// RGB (or grey or RGBA with --channels).
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Folder of images
+    /// Folder, manifest, CIFAR batches or tar shards
     source: PathBuf,
     /// Archive to write
     #[arg(short, long, value_name = "OUT.qvq")]
