@@ -223,8 +223,18 @@ pub enum Error {
     /// A source holds no image.
     #[error("no images (.jpg, .jpeg, .png, .webp, .bmp) in {}", path.display())]
     NoImages {
-        /// The folder.
+        /// The folder or file.
         path: PathBuf,
+    },
+    /// A line of a manifest, a member of a shard or a batch of CIFAR's is not what it should be.
+    #[error("{place}: {found}, expected {expected}")]
+    Listing {
+        /// The file, and where in it.
+        place: String,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
     },
     /// A folder holds images beside class folders.
     #[error("{} holds images beside class folders that hold images too (such as {}); move them into class folders or away", path.display(), example.display())]

@@ -37,8 +37,17 @@ def encode(
     source
         Where the images come from; one of these:
 
-        - The path of a folder: one folder per class as for torchvision's ImageFolder, or images alone. JPEG, PNG,
-          WebP and BMP files are read. Reading and decoding run on all cores.
+        - A path. Reading and decoding run on all cores. It may be that of
+
+          - a folder: one folder per class as for torchvision's ImageFolder, or images alone. JPEG, PNG, WebP and BMP
+            files are read;
+          - a list of images, .csv, .tsv or .jsonl (Hugging Face's metadata.csv and metadata.jsonl): paths relative to
+            its folder under path, image, file, filename or file_name; labels, integers or class names, under label;
+            captions under caption or text;
+          - CIFAR-10 or CIFAR-100 in the binary or the Python version, the folder (of which the training images are
+            taken) or a single file. Pickles are read without running what they name;
+          - tar shards as WebDataset names them: a .tar file, a folder of them, or "shard-{000000..000009}.tar". Labels
+            stand in .cls or .json, captions in .txt or .json.
         - An object with `__len__` and `__getitem__`: a data set of torchvision's or Hugging Face's, a list. Items are
           read on the thread that called, by number, some of them twice; they must be the same each time, so leave
           random transforms out.
@@ -90,8 +99,8 @@ def encode(
         ten seconds or more keeps what is done in the folder `path` + ".partial". The images and options must be the
         same; if there is nothing to go on with, a new encoding begins. Not for iterables that are read once.
     classes : list of str, optional
-        Names of the labels 0, 1, ... The default is what the source knows: the folders' names, `source.classes`, or
-        the names in a Hugging Face data set's features.
+        Names of the labels 0, 1, ... The default is what the source knows: the names of folders, of a list's or
+        shards' labels, or of CIFAR's classes, `source.classes`, or the names in a Hugging Face data set's features.
     progress : bool or callable
         True shows bars. A callable gets `(stage, done, total)` on the thread that called; total is 0 if not known.
 
@@ -117,11 +126,11 @@ def encode(
     path = os.fsdecode(path)
     with reporting(progress) as report:
         if isinstance(source, (str, os.PathLike)):
-            return _kuat.encode_folder(os.fsdecode(source), path, options, classes, report)
+            return _kuat.encode_path(os.fsdecode(source), path, options, classes, report)
         if isinstance(source, Mapping) or not (is_indexed(source) or isinstance(source, Iterable)):
             # A mapping may be a Hugging Face DatasetDict.
             kind = type(source).__name__
-            raise TypeError(f"source is a {kind}, expected a folder, a data set or an iterable of items (of one split)")
+            raise TypeError(f"source is a {kind}, expected a path, a data set or an iterable of items (of one split)")
         items = Items(options.channels, classes, found_classes(source))
         if not is_indexed(source):
             if resume:

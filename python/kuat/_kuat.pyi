@@ -16,7 +16,7 @@ __all__ = [
     "Batches",
     "run_command",
     "devices",
-    "encode_folder",
+    "encode_path",
     "encode_source",
     "end_process",
     "Error",
@@ -439,8 +439,8 @@ def devices() -> list[_Adapter]: ...
 def set_num_threads(count: int) -> None: ...
 def suggest_num_threads(count: int) -> None: ...
 def end_process() -> None: ...
-def encode_folder(
-    folder: _Path,
+def encode_path(
+    source: _Path,
     path: _Path,
     options: Options,
     classes: Sequence[str] | None,

@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -660,3 +661,16 @@ def test_a_writer_may_be_discarded_within_its_block(tmp_path):
         writer.add(IMAGES[0])
         writer.discard()
     assert writer.summary is None and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_batches_of_cifar_pickled_by_this_python(protocol, tmp_path):
+    data = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
+    batch = {"fine_labels": [99, 0, 7], "data": data.reshape(3, -1), "filenames": ["a", "b", "c"], "more": (None, True)}
+    (tmp_path / "train").write_bytes(pickle.dumps(batch, protocol))
+    (tmp_path / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"class {i}" for i in range(100)]}, protocol))
+    out = tmp_path / "out.qvq"
+    summary = kuat.encode(tmp_path, out, size=32, progress=False)
+    assert summary["classes"][99] == "class 99"
+    assert parsed(out)[1]["labels"].tolist() == [99, 0, 7]
+    assert np.array_equal(decoded(out), data.transpose(0, 2, 3, 1))

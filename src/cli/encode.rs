@@ -10,21 +10,24 @@ use super::Report;
 use super::terminal::Terminal;
 use crate::archive::Archive;
 use crate::encode::{
-    Choice, Codebook, EncodeOptions, Filter, Fit, Folder, Goal, MAX_PIXELS, OnError, PATCHES, choose, encode,
-    options_of, partial_folder, skipped_report,
+    Choice, Codebook, EncodeOptions, Filter, Fit, Goal, MAX_PIXELS, OnError, PATCHES, choose, encode, open, options_of,
+    partial_folder, skipped_report,
 };
 use crate::error::Error;
 
 /// Most skipped files that are listed for people; the report beside the archive has them all.
 const LISTED: usize = 20;
 
-/// Encode a folder of images into an archive
+/// Encode images into an archive
 ///
-/// Subfolders are classes; a folder without any gives samples without labels. JPEG, PNG, WebP and BMP are read,
-/// EXIF orientation is applied, and every image becomes RGB (or grey or RGBA with --channels).
+/// SOURCE is a folder of images (subfolders are classes; a folder without any gives samples without labels), a .csv,
+/// .tsv or .jsonl manifest (path, label, caption), CIFAR-10 or CIFAR-100 (binary or Python version; a folder gives the
+/// training images), or tar shards with WebDataset's naming (a .tar file, a folder of them, or
+/// shard-{000000..000009}.tar). JPEG, PNG, WebP and BMP are read, EXIF orientation is applied, and every image becomes
+/// RGB (or grey or RGBA with --channels).
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Folder of images
+    /// Folder, manifest, CIFAR batches or tar shards
     source: PathBuf,
     /// Archive to write
     #[arg(short, long, value_name = "OUT.qvq")]
@@ -132,16 +135,16 @@ impl Arguments {
         let options = self.options()?;
         let goal = self.psnr.map(Goal::Psnr).or(self.target_bytes.map(Goal::Bytes));
         let terminal = Terminal::new();
-        let folder = Folder::open(&self.source)?;
+        let source = open(&self.source)?;
         let (options, choice) = match goal {
             Some(goal) => {
                 let patches = self.patch.as_ref().map_or(&PATCHES[..], std::slice::from_ref);
-                let Choice { options, trial, trials } = choose(&folder, goal, &options, patches, &terminal)?;
+                let Choice { options, trial, trials } = choose(source.as_ref(), goal, &options, patches, &terminal)?;
                 (options, Some((trial, trials)))
             }
             None => (options, None),
         };
-        let summary = encode(&folder, &self.output, &options, &terminal);
+        let summary = encode(source.as_ref(), &self.output, &options, &terminal);
         drop(terminal);
         let summary = summary.map_err(|error| match partial_folder(&self.output).exists() {
             true if !matches!(error, Error::Unfinished { .. }) => anyhow::Error::from(error)

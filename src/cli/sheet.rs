@@ -13,7 +13,7 @@ use super::terminal::Terminal;
 use crate::archive::Archive;
 use crate::decode::Decoder;
 use crate::decode::cpu::CpuDecoder;
-use crate::encode::{Folder, Image, Source, options_of, prepare};
+use crate::encode::{Image, Source, open, options_of, prepare};
 use crate::geometry::Geometry;
 use crate::output::OutputSpec;
 
@@ -40,7 +40,7 @@ pub(super) struct Arguments {
     /// Samples to show, such as 0,5,10-20; some from all over the archive by default
     #[arg(long)]
     samples: Option<Samples>,
-    /// The folder that was encoded, to show the originals too
+    /// What was encoded, to show the originals too
     #[arg(long, value_name = "SRC")]
     against: Option<PathBuf>,
     /// Print JSON
@@ -65,7 +65,7 @@ impl Arguments {
         let decoded: Vec<u8> = decoder.decode(&archive.rows(samples.iter().copied())?, &OutputSpec::default())?;
         let decoded: Vec<&[u8]> = decoded.chunks_exact(g.image_len()).collect();
         let originals = match &self.against {
-            Some(folder) => self.originals(&archive, Folder::open(folder)?, &samples)?,
+            Some(source) => self.originals(&archive, open(source)?.as_ref(), &samples)?,
             None => Vec::new(),
         };
         terminal.check()?;
@@ -86,17 +86,17 @@ impl Arguments {
     }
 
     /// The images as they were encoded.
-    fn originals(&self, archive: &Archive, folder: Folder, samples: &[usize]) -> anyhow::Result<Vec<Image>> {
-        if folder.len() != archive.samples() {
+    fn originals(&self, archive: &Archive, source: &dyn Source, samples: &[usize]) -> anyhow::Result<Vec<Image>> {
+        if source.len() != archive.samples() {
             bail!(
                 "the archive has {} samples, but there are {} images in {}; is it what was encoded?",
                 archive.samples(),
-                folder.len(),
+                source.len(),
                 self.against.as_deref().unwrap_or(&self.archive).display()
             );
         }
         let options = options_of(archive)?;
-        Ok(samples.par_iter().map(|&sample| prepare(&folder, sample, &options)).collect::<Result<_, _>>()?)
+        Ok(samples.par_iter().map(|&sample| prepare(source, sample, &options)).collect::<Result<_, _>>()?)
     }
 }
 

@@ -159,7 +159,12 @@ impl<'a> Trials<'a> {
             true => chosen.iter().map(|&image| training.images[image].clone()).collect(),
             false => chosen.iter().rev().map(|&image| training.images.swap_remove(image)).collect(),
         };
-        let captions: usize = (0..source.len()).filter_map(|i| source.caption(i)).map(|caption| caption.len()).sum();
+        let mut captions = 0;
+        if source.has_captions() {
+            for image in 0..source.len() {
+                captions += source.caption(image)?.map_or(0, |caption| caption.len());
+            }
+        }
         let samples = source.len() as u64;
         // Checksums and PSNR; labels; where captions begin. 4096 bytes hold a header without long class names.
         let each = 8 + if source.has_labels() { 8 } else { 0 } + if source.has_captions() { 8 } else { 0 };

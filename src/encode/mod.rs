@@ -9,6 +9,7 @@ mod picture;
 mod pipeline;
 mod projection;
 mod quality;
+mod read_at;
 mod resize;
 mod sample;
 mod seeding;
@@ -26,7 +27,7 @@ pub use picture::{Image, MAX_PIXELS, ReadOptions};
 pub use pipeline::{EncodeSummary, Skipped, encode, report_skipped, skipped_report};
 pub use quality::{MAX_PSNR_DB, psnr};
 pub use resize::{Filter, Fit, Resize};
-pub use source::{Folder, Source};
+pub use source::{Cifar, Folder, Manifest, Source, TarShards, open, with_classes};
 pub use spool::Spool;
 
 use crate::archive::Archive;

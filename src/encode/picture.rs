@@ -32,6 +32,11 @@ impl ReadOptions {
     fn max_bytes(&self) -> u64 {
         self.max_pixels.saturating_mul(4).saturating_add(16 << 20)
     }
+
+    /// Refuses a file of too many bytes.
+    pub(super) fn check_len(&self, len: u64, name: &Path) -> Result<()> {
+        if len > self.max_bytes() { Err(Error::Image { path: name.into(), source: too_big() }) } else { Ok(()) }
+    }
 }
 
 /// An image of 8-bit values, pixels interleaved, rows from top to bottom.
@@ -81,9 +86,7 @@ impl Image {
     pub fn decode(path: &Path, options: &ReadOptions) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
         let file_len = file.metadata().map_err(Error::io("open", path))?.len();
-        if file_len > options.max_bytes() {
-            return Err(Error::Image { path: path.into(), source: too_big() });
-        }
+        options.check_len(file_len, path)?;
         let mut bytes = Vec::with_capacity(file_len as usize);
         // No more than that even if the file grows meanwhile.
         file.by_ref().take(options.max_bytes()).read_to_end(&mut bytes).map_err(Error::io("read", path))?;

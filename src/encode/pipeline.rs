@@ -279,7 +279,7 @@ impl<'a> Pass<'a> {
     fn take(&mut self, image: usize, encoded: Result<Encoded>) -> Result<()> {
         match encoded {
             Ok(Encoded { indices, squared_error }) => {
-                let (label, caption) = (self.source.label(image), self.source.caption(image));
+                let (label, caption) = (self.source.label(image), self.source.caption(image)?);
                 self.writer.push(&indices, label, caption.as_deref())?;
                 self.tally.add(squared_error);
                 let crc32c = self.writer.last_checksum();
