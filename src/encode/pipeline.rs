@@ -12,7 +12,7 @@ use super::{Codebook, EncodeOptions, OnError, kmeans, patches, prepare, sample};
 use crate::error::{Error, Result};
 use crate::format::atomic::AtomicFile;
 use crate::format::index::IndexWidth;
-use crate::format::writer::{ArchiveSpec, ArchiveWriter};
+use crate::format::writer::{ArchiveSpec, ArchiveWriter, SampleInfo};
 use crate::geometry::Geometry;
 use crate::progress::{Counter, Progress};
 
@@ -107,6 +107,7 @@ pub fn encode(
     let mut spec = ArchiveSpec::new(geometry, codebook.clone());
     spec.labels = source.has_labels();
     spec.captions = source.has_captions();
+    spec.psnr = true;
     spec.classes = source.classes();
     spec.samples = source.len();
     spec.metadata.insert("fit".into(), options.fit.to_string());
@@ -136,8 +137,10 @@ pub fn encode(
         for (index, encoded) in images.zip(encoded) {
             match encoded {
                 Ok(Encoded { indices, squared_error: error }) => {
-                    writer.push(&indices, source.label(index), source.caption(index).as_deref())?;
                     let psnr = psnr_db(error, geometry.image_len() as u64);
+                    let (label, caption) = (source.label(index), source.caption(index));
+                    let info = SampleInfo { label, caption: caption.as_deref(), psnr_db: Some(psnr as f32) };
+                    writer.push(&indices, info)?;
                     sum_psnr_db += psnr;
                     min_psnr_db = psnr.min(min_psnr_db);
                     squared_error += error;
@@ -271,6 +274,8 @@ mod tests {
             assert_eq!((summary.samples, summary.codewords, summary.index_bits), (5, 64, 6));
             assert_eq!(summary.file_len, fs::metadata(&output).expect("file").len());
             let archive = Archive::open(&output).expect("open");
+            let recorded: Vec<f32> = archive.psnr().expect("recorded").collect();
+            assert_eq!(recorded, psnr.iter().map(|&psnr| psnr as f32).collect::<Vec<_>>());
             assert_eq!(summary.bytes_per_image, archive.row_len());
             assert_eq!(archive.classes(), Some(&["cat".to_string(), "dog".to_string()][..]));
             assert_eq!(archive.labels().expect("labels").collect::<Vec<_>>(), [0, 0, 1, 1, 1]);
