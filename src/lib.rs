@@ -17,6 +17,7 @@ mod geometry;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod info;
+pub mod ledger;
 pub mod loader;
 mod output;
 pub mod progress;

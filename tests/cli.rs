@@ -158,6 +158,39 @@ fn a_sheet_shows_originals_decoded_and_difference() {
 }
 
 #[test]
+fn the_ledger_is_shown_and_the_worst_samples_are_drawn() {
+    let scene = Scene::new();
+    let archive = scene.encoded();
+    let info = scene.json(&["info", archive]);
+    let recorded: Vec<f32> = kuat::Archive::open(scene.path(archive)).expect("opens").psnr().expect("there").collect();
+    let least = (0..12).min_by(|&a, &b| recorded[a].total_cmp(&recorded[b])).expect("twelve");
+    let ledger = &info["ledger"];
+    assert_eq!(ledger["worst"][0]["sample"], least);
+    assert_eq!(ledger["worst"].as_array().expect("a list").len(), 5);
+    let mean = recorded.iter().copied().map(f64::from).sum::<f64>() / 12.0;
+    assert!((ledger["mean_db"].as_f64().expect("a number") - mean).abs() < 1e-6);
+    assert_eq!(ledger["first_percentile_db"], ledger["worst"][0]["psnr_db"], "of twelve the least");
+    let bars = ledger["histogram"].as_array().expect("a list");
+    assert_eq!(bars.iter().map(|bar| bar["samples"].as_u64().expect("a number")).sum::<u64>(), 12);
+    let text = String::from_utf8(scene.run(&["info", archive]).stdout).expect("UTF-8");
+    assert_eq!(text.lines().filter(|line| line.contains(" to ")).count(), bars.len(), "{text}");
+    assert!(text.contains(&format!("worst samples     {least} (")), "{text}");
+
+    let sheet = scene.json(&["sheet", archive, "-o", "worst.png", "--worst", "3", "--against", "photos"]);
+    let worst: Vec<_> = (0..3).map(|i| ledger["worst"][i]["sample"].clone()).collect();
+    assert_eq!(sheet["samples"], Value::from(worst));
+    assert_eq!(
+        scene.json(&["sheet", archive, "-o", "all.png", "--worst", "99"])["samples"].as_array().map(Vec::len),
+        Some(12)
+    );
+    scene.fails(2, &["sheet", archive, "-o", "no.png", "--worst", "3", "--samples", "0"]);
+    scene.fails(2, &["sheet", archive, "-o", "no.png", "--worst", "0"]);
+    let frozen = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/frozen.qvq");
+    assert!(scene.json(&["info", frozen])["ledger"].is_null());
+    assert!(scene.fails(2, &["sheet", frozen, "-o", "no.png", "--worst", "1"]).contains("--samples"));
+}
+
+#[test]
 fn bench_rows_have_what_the_contract_says() {
     let scene = Scene::new();
     let archive = scene.encoded();

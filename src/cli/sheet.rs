@@ -40,6 +40,9 @@ pub(super) struct Arguments {
     /// Samples to show, such as 0,5,10-20; some from all over the archive by default
     #[arg(long)]
     samples: Option<Samples>,
+    /// Show the N samples of the least PSNR, the worst first
+    #[arg(long, value_name = "N", conflicts_with = "samples", value_parser = clap::value_parser!(u32).range(1..))]
+    worst: Option<u32>,
     /// The folder that was encoded, to show the originals too
     #[arg(long, value_name = "SRC")]
     against: Option<PathBuf>,
@@ -53,9 +56,17 @@ impl Arguments {
         let archive = Archive::open(&self.archive)?;
         let g = *archive.geometry();
         let count = archive.samples();
-        let samples = match &self.samples {
-            Some(samples) => samples.numbers(count)?,
-            None => (0..SHOWN.min(count)).map(|i| i * count / SHOWN.min(count)).collect(),
+        let samples = match (&self.samples, self.worst) {
+            (Some(samples), _) => samples.numbers(count)?,
+            (None, Some(worst)) => match archive.ledger() {
+                Some(ledger) => ledger.worst(worst as usize).iter().map(|worst| worst.sample).collect(),
+                None if count == 0 => Vec::new(),
+                None => bail!(
+                    "{} records no PSNR to tell the worst samples by; list some with --samples",
+                    self.archive.display()
+                ),
+            },
+            (None, None) => (0..SHOWN.min(count)).map(|i| i * count / SHOWN.min(count)).collect(),
         };
         if samples.is_empty() {
             bail!("the archive has no samples to show");
