@@ -19,6 +19,9 @@ def encode(
     codebook=65_536,
     channels=3,
     fit="crop",
+    filter="bilinear",
+    resize_short=None,
+    max_pixels=178_956_970,
     seed=0,
     on_error="fail",
     classes=None,
@@ -69,6 +72,13 @@ def encode(
     fit : str
         How images of another size are brought to it: "crop" (scaled until it is covered, then cut around the centre),
         "stretch" or "pad".
+    filter : str
+        How pixels are weighed in that, as in Pillow: "bilinear", "bicubic", "lanczos", "box" or "hamming".
+    resize_short : int, optional
+        With fit="crop": the short side is brought to so many pixels before the cut; 256 for size=224 is the usual
+        evaluation on ImageNet. The default is what just covers the size.
+    max_pixels : int
+        An image file of more pixels is not decoded. The default is Pillow's.
     seed : int
         Chooses the patches to train on.
     on_error : str
@@ -96,7 +106,7 @@ def encode(
     Exception
         Whatever the source raises, as it is.
     """
-    options = _options(size, patch, codebook, channels, fit, seed, on_error)
+    options = _options(size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error)
     classes = checked_classes(classes)
     path = os.fsdecode(path)
     with reporting(progress) as report:
@@ -165,12 +175,15 @@ class ArchiveWriter:
         codebook=65_536,
         channels=3,
         fit="crop",
+        filter="bilinear",
+        resize_short=None,
+        max_pixels=178_956_970,
         seed=0,
         on_error="fail",
         classes=None,
         progress=True,
     ):
-        options = _options(size, patch, codebook, channels, fit, seed, on_error)
+        options = _options(size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error)
         self._start(path, options, Items(options.channels, checked_classes(classes)), progress)
 
     @classmethod
@@ -239,9 +252,9 @@ class ArchiveWriter:
             self.close()
 
 
-def _options(size, patch, codebook, channels, fit, seed, on_error):
+def _options(size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error):
     """The checked options of the native half."""
-    for name, value in (("fit", fit), ("on_error", on_error)):
+    for name, value in (("fit", fit), ("filter", filter), ("on_error", on_error)):
         if not isinstance(value, str):
             raise TypeError(f"{name} is {value!r}, expected a str")
     return _kuat.Options(
@@ -250,6 +263,9 @@ def _options(size, patch, codebook, channels, fit, seed, on_error):
         codebook=_codebook(codebook),
         channels=_integer("channels", channels),
         fit=fit,
+        filter=filter,
+        resize_short=None if resize_short is None else _integer("resize_short", resize_short),
+        max_pixels=_integer("max_pixels", max_pixels, 64),
         seed=_integer("seed", seed, 64),
         on_error=on_error,
     )

@@ -23,13 +23,17 @@ pub(crate) struct Options(pub EncodeOptions);
 #[pymethods]
 impl Options {
     #[new]
-    #[pyo3(signature = (*, size, patch, codebook, channels, fit, seed, on_error))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords")]
+    #[pyo3(signature = (*, size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error))]
     fn new(
         size: (u32, u32),
         patch: (u32, u32),
         codebook: GivenCodebook<'_>,
         channels: u32,
         fit: &str,
+        filter: &str,
+        resize_short: Option<u32>,
+        max_pixels: u64,
         seed: u64,
         on_error: &str,
     ) -> PyResult<Self> {
@@ -53,6 +57,9 @@ impl Options {
             patch,
             codebook,
             fit: fit.parse().map_err(raise)?,
+            resize_short,
+            filter: filter.parse().map_err(raise)?,
+            max_pixels,
             seed,
             on_error: on_error.parse().map_err(raise)?,
         };

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Report;
 use super::terminal::Terminal;
-use crate::encode::{Codebook, EncodeOptions, Fit, Folder, OnError, encode};
+use crate::encode::{Codebook, EncodeOptions, Filter, Fit, Folder, MAX_PIXELS, OnError, encode};
 
 /// Encode a folder of images into an archive
 ///
@@ -27,6 +27,15 @@ pub(super) struct Arguments {
     /// How images of another size are brought to it: `crop` (short side to the target, centre cut), `stretch`, `pad`
     #[arg(long, default_value = "crop", value_name = "FIT")]
     fit: Fit,
+    /// With --fit crop: scale the short side to this, then cut, as 256 for 224x224 in the usual evaluation on ImageNet
+    #[arg(long, value_name = "N")]
+    resize_short: Option<u32>,
+    /// How pixels are weighed in resizing, as in Pillow: `bilinear`, `bicubic`, `lanczos`, `box`, `hamming`
+    #[arg(long, default_value = "bilinear", value_name = "FILTER")]
+    filter: Filter,
+    /// The most pixels of an image that is decoded, against decompression bombs
+    #[arg(long, default_value_t = MAX_PIXELS, value_name = "N")]
+    max_pixels: u64,
     /// Width and height of a patch in pixels, 1 to 16; one number for squares. Smaller is better and larger
     #[arg(long, default_value = "4", value_parser = size, value_name = "P|PxQ")]
     patch: (u32, u32),
@@ -64,6 +73,9 @@ impl Arguments {
             patch: self.patch,
             codebook: Codebook::Train(self.codebook),
             fit: self.fit,
+            resize_short: self.resize_short,
+            filter: self.filter,
+            max_pixels: self.max_pixels,
             seed: self.seed,
             on_error: self.on_error,
         };
