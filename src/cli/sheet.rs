@@ -13,7 +13,7 @@ use super::terminal::Terminal;
 use crate::archive::Archive;
 use crate::decode::Decoder;
 use crate::decode::cpu::CpuDecoder;
-use crate::encode::{Folder, Image, Source, options_of, prepare};
+use crate::encode::{Folder, Image, Originals};
 use crate::geometry::Geometry;
 use crate::output::OutputSpec;
 
@@ -75,8 +75,12 @@ impl Arguments {
         let decoder = CpuDecoder::new(&archive);
         let decoded: Vec<u8> = decoder.decode(&archive.rows(samples.iter().copied())?, &OutputSpec::default())?;
         let decoded: Vec<&[u8]> = decoded.chunks_exact(g.image_len()).collect();
-        let originals = match &self.against {
-            Some(folder) => self.originals(&archive, Folder::open(folder)?, &samples)?,
+        let originals: Vec<Image> = match &self.against {
+            Some(folder) => {
+                let folder = Folder::open(folder)?;
+                let originals = Originals::new(&archive, &self.archive, &folder)?;
+                samples.par_iter().map(|&sample| originals.prepare(sample)).collect::<Result<_, _>>()?
+            }
             None => Vec::new(),
         };
         terminal.check()?;
@@ -94,20 +98,6 @@ impl Arguments {
         let text = format!("{} samples drawn to {}\n", samples.len(), self.output.display());
         let json = json!({ "archive": self.archive, "sheet": self.output, "samples": samples });
         Ok(Report::new(text, json, self.json))
-    }
-
-    /// The images as they were encoded.
-    fn originals(&self, archive: &Archive, folder: Folder, samples: &[usize]) -> anyhow::Result<Vec<Image>> {
-        if folder.len() != archive.samples() {
-            bail!(
-                "the archive has {} samples, but there are {} images in {}; is it what was encoded?",
-                archive.samples(),
-                folder.len(),
-                self.against.as_deref().unwrap_or(&self.archive).display()
-            );
-        }
-        let options = options_of(archive)?;
-        Ok(samples.par_iter().map(|&sample| prepare(&folder, sample, &options)).collect::<Result<_, _>>()?)
     }
 }
 

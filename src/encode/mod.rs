@@ -1,5 +1,7 @@
 //! Making archives from images: sources, resizing, codebook training and the search for the nearest codeword.
 
+mod against;
+mod compare;
 mod kmeans;
 mod nearest;
 mod patches;
@@ -12,10 +14,13 @@ mod sample;
 mod seeding;
 mod source;
 mod spool;
+mod ssim;
 
 use std::fmt;
 use std::str::FromStr;
 
+pub use against::{AgainstReport, BadOriginal, Originals, skipped_path, verify_against};
+pub use compare::{Budget, Comparison, Quality, Rival, compare};
 pub use kmeans::train;
 pub use nearest::NearestCodeword;
 pub use picture::{Image, MAX_PIXELS, ReadOptions};
@@ -24,6 +29,7 @@ pub use quality::{MAX_PSNR_DB, psnr};
 pub use resize::{Filter, Fit, Resize};
 pub use source::{Folder, Source};
 pub use spool::Spool;
+pub use ssim::ssim;
 
 use crate::archive::Archive;
 use crate::error::{Error, Result};
