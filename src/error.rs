@@ -287,6 +287,30 @@ pub enum Error {
         /// The first one's error.
         first: String,
     },
+    /// A source that is compared with an archive is not the one that was encoded.
+    #[error(
+        "the archive has {samples} samples, but the source {images} images, of which {skipped} were left out according to \
+        {}; is it what was encoded?",
+        list.display()
+    )]
+    OtherSource {
+        /// Samples of the archive.
+        samples: usize,
+        /// Images of the source.
+        images: usize,
+        /// Images that were left out, as far as the list says.
+        skipped: usize,
+        /// The list of images that were left out, which may not exist.
+        list: PathBuf,
+    },
+    /// The list of images that were left out of an archive does not say which.
+    #[error("cannot use {}: {problem}", path.display())]
+    SkippedList {
+        /// The list.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
 
     // ---- the GPU ----
     /// No adapter fits what was asked for.

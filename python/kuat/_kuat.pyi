@@ -89,8 +89,25 @@ class _Info(TypedDict):
     labels: bool
     captions: bool
     checksums: bool
+    psnr: bool
+    ledger: _Ledger | None
     metadata: dict[str, str]
     tensors: dict[str, _Tensor]
+
+class _SamplePsnr(TypedDict):
+    sample: int
+    psnr_db: float
+
+class _Bin(TypedDict):
+    from_db: float
+    to_db: float
+    samples: int
+
+class _Ledger(TypedDict):
+    mean_db: float
+    first_percentile_db: float
+    worst: list[_SamplePsnr]
+    histogram: list[_Bin]
 
 class _BadSample(TypedDict):
     sample: int
@@ -167,6 +184,8 @@ class KuatArchive:
     def index_bits(self) -> int: ...
     @property
     def classes(self) -> list[str] | None: ...
+    @property
+    def psnr(self) -> NDArray[np.float32] | None: ...
     @property
     def codebook(self) -> NDArray[np.uint8]: ...
     def info(self) -> _Info: ...

@@ -1,6 +1,8 @@
 //! Making archives from images: sources, resizing, codebook training and the search for the nearest codeword.
 
+mod against;
 mod checkpoint;
+mod compare;
 mod goal;
 mod kmeans;
 mod nearest;
@@ -15,11 +17,14 @@ mod sample;
 mod seeding;
 mod source;
 mod spool;
+mod ssim;
 
 use std::fmt;
 use std::str::FromStr;
 
+pub use against::{AgainstReport, BadOriginal, Originals, verify_against};
 pub use checkpoint::partial_folder;
+pub use compare::{Budget, Comparison, Quality, Rival, compare};
 pub use goal::{Choice, Goal, PATCHES, Trial, choose};
 pub use kmeans::train;
 pub use nearest::NearestCodeword;
@@ -29,6 +34,7 @@ pub use quality::{MAX_PSNR_DB, psnr};
 pub use resize::{Filter, Fit, Resize};
 pub use source::{Cifar, Folder, Manifest, Source, TarShards, open, with_classes};
 pub use spool::Spool;
+pub use ssim::ssim;
 
 use crate::archive::Archive;
 use crate::error::{Error, Result};
