@@ -7,11 +7,14 @@ mod picture;
 mod pipeline;
 mod projection;
 mod quality;
+mod reach;
 mod resize;
 mod sample;
 mod seeding;
 mod source;
 mod spool;
+mod spread;
+mod tree;
 
 use std::fmt;
 use std::str::FromStr;

@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::projection::{DIMS, Projection, Signature};
+use super::projection::Projection;
+use super::spread::{Member, Spread};
 
 /// Cuts the patches into at most `codewords` cells and returns the cell of each patch. Cells are numbered from 0.
 ///
@@ -24,9 +25,6 @@ pub(super) fn cells(patches: &[u8], len: usize, codewords: usize, projection: &P
     }
     cells
 }
-
-/// A patch's signature and number.
-type Member = (Signature, u32);
 
 /// Cuts `members` into at most `codewords` cells, numbered from `first`; `owners` takes the cell of each, in the
 /// order that the members are left in.
@@ -61,55 +59,6 @@ fn cut(members: &mut [Member], first: u32, codewords: usize, owners: &mut [u32])
     } else {
         cut_left();
         cut_right();
-    }
-}
-
-/// Sums over signatures, exact in integers.
-struct Spread {
-    count: i64,
-    sums: [i64; DIMS],
-    squares: [i64; DIMS],
-}
-
-impl Spread {
-    fn of(members: &[Member]) -> Self {
-        let zero = || Self { count: 0, sums: [0; DIMS], squares: [0; DIMS] };
-        let of_chunk = |chunk: &[Member]| {
-            let mut spread = zero();
-            spread.count = chunk.len() as i64;
-            for (signature, _) in chunk {
-                for (d, &value) in signature.iter().enumerate() {
-                    spread.sums[d] += i64::from(value);
-                    spread.squares[d] += i64::from(i32::from(value) * i32::from(value));
-                }
-            }
-            spread
-        };
-        if members.len() < 1 << 16 {
-            return of_chunk(members);
-        }
-        members.par_chunks(1 << 14).map(of_chunk).reduce(zero, |a, b| Self {
-            count: a.count + b.count,
-            sums: std::array::from_fn(|d| a.sums[d] + b.sums[d]),
-            squares: std::array::from_fn(|d| a.squares[d] + b.squares[d]),
-        })
-    }
-
-    /// The squared error of each coordinate if all are replaced by their mean.
-    fn errors(&self) -> [f64; DIMS] {
-        std::array::from_fn(|d| {
-            let (sum, count) = (i128::from(self.sums[d]), i128::from(self.count));
-            (i128::from(self.squares[d]) * count - sum * sum) as f64 / count as f64
-        })
-    }
-
-    fn error(&self) -> f64 {
-        self.errors().iter().sum()
-    }
-
-    /// The coordinate with the greatest error, and that error.
-    fn widest(&self) -> (usize, f64) {
-        self.errors().into_iter().enumerate().fold((0, 0.0), |best, next| if next.1 > best.1 { next } else { best })
     }
 }
 
