@@ -11,13 +11,16 @@ mod picture;
 mod pipeline;
 mod projection;
 mod quality;
+mod reach;
 mod read_at;
 mod resize;
 mod sample;
 mod seeding;
 mod source;
 mod spool;
+mod spread;
 mod ssim;
+mod tree;
 
 use std::fmt;
 use std::str::FromStr;
