@@ -95,6 +95,9 @@ fn every_length_equals_brute_force() {
             (192, 333, 700),
             (1023, 9, 40),
             (1024, 90, 515),
+            // More turns of a loop than software adapters make.
+            (3, 140_000, 50),
+            (66, 70_000, 3),
         ] {
             let codebook = codebook(len, codewords);
             check(&device, &codebook, &patches(len, count, &codebook), len);
@@ -116,8 +119,10 @@ fn low_limits_change_nothing() {
             .expect("the adapter opens");
             for len in [1usize, 12, 13, 48, 192, 1024] {
                 let per_part = binding as usize / len.next_multiple_of(4);
-                let codebook = codebook(len, (3 * per_part + 1).min(2000));
-                check(&device, &codebook, &patches(len, 700, &codebook), len);
+                let codebook = codebook(len, (3 * per_part + 1).min(1000));
+                // Of patches as many as make three batches where these are small.
+                let per_batch = (binding as usize / len.next_multiple_of(16)).min(binding as usize / 4);
+                check(&device, &codebook, &patches(len, (2 * per_batch + 1).min(700), &codebook), len);
             }
         }
     });

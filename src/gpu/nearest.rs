@@ -36,6 +36,10 @@ const MOST_BYTES: u64 = 64 << 20;
 /// millisecond, beside which submitting is nothing.
 const WORK: u64 = 1 << 33;
 
+/// Turns of loops that an invocation makes at most. Lavapipe and Mesa's OpenGL on the processor leave every loop once they
+/// have counted 65,535 in an invocation (`LP_MAX_TGSI_LOOP_ITERATIONS`), and tell nobody.
+const TURNS: usize = 1 << 15;
+
 /// Dispatches that are submitted and not waited for.
 const IN_FLIGHT: usize = 3;
 
@@ -76,6 +80,14 @@ impl Shape {
 
     fn quads(&self) -> usize {
         self.len.div_ceil(QUAD)
+    }
+
+    /// Turns of loops that comparing a patch with a tile takes.
+    fn turns(&self, workgroup_size: u32) -> usize {
+        let (quads, tile, lanes) = (self.quads(), self.tile, workgroup_size as usize);
+        let load = (tile * quads).div_ceil(lanes) + tile.div_ceil(lanes) * (quads + 1);
+        let compare = if self.len > SHORT { tile / 8 * (quads + 1) } else { tile };
+        load + compare + 1
     }
 
     fn entry_point(&self) -> &'static str {
@@ -196,7 +208,8 @@ impl GpuNearest {
             (input, result(), result())
         })?;
         let passes = self.passes(count);
-        let stride = (size_of::<Params>() as u64).next_multiple_of(raw.limits().min_uniform_buffer_offset_alignment.into());
+        let stride =
+            (size_of::<Params>() as u64).next_multiple_of(raw.limits().min_uniform_buffer_offset_alignment.into());
         let workgroups = (count as u64).div_ceil(u64::from(self.workgroup_size) * PER_INVOCATION) as u32;
         let mut used = Vec::new();
         let mut in_flight = VecDeque::new();
@@ -218,7 +231,12 @@ impl GpuNearest {
                 }
                 // A submission for each: drivers that watch how long one takes do not tell dispatches apart.
                 in_flight.push_back(device.scope(ACTION, || {
-                    fn part_of(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::BindGroupEntry<'_> {
+                    fn part_of(
+                        binding: u32,
+                        buffer: &wgpu::Buffer,
+                        offset: u64,
+                        size: u64,
+                    ) -> wgpu::BindGroupEntry<'_> {
                         let binding_of = wgpu::BufferBinding { buffer, offset, size: NonZeroU64::new(size) };
                         wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(binding_of) }
                     }
@@ -253,7 +271,8 @@ impl GpuNearest {
     /// What dispatches compare a batch with, in order: parts of the codebook, and codewords of these.
     fn passes(&self, patches: usize) -> Vec<(usize, Params)> {
         let tile_work = (patches * self.shape.words() * self.shape.tile) as u64;
-        let most = (WORK / tile_work).max(1) as usize * self.shape.tile;
+        let most_tiles = ((WORK / tile_work) as usize).min(TURNS / self.shape.turns(self.workgroup_size)).max(1);
+        let most = most_tiles * self.shape.tile;
         let mut passes = Vec::new();
         for (part, CodebookPart { codewords, .. }) in self.codebook.iter().enumerate() {
             for first in (0..codewords.len()).step_by(most) {

@@ -3,8 +3,8 @@
 use std::mem::{offset_of, size_of};
 
 use super::decode::{self, Kernel};
-use super::{fill, nearest};
 use super::plan::Sizes;
+use super::{fill, nearest};
 use crate::archive::Archive;
 use crate::output::OutputSpec;
 
