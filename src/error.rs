@@ -200,6 +200,16 @@ pub enum Error {
     },
 
     // ---- the images being encoded ----
+    /// An encoding to the same archive was interrupted and can go on.
+    #[error("{} holds an interrupted encoding, {images} of {of} images done; resume it, or delete that folder to begin anew", path.display())]
+    Unfinished {
+        /// The folder that holds it.
+        path: PathBuf,
+        /// Images done.
+        images: usize,
+        /// Images of the source.
+        of: usize,
+    },
     /// A source holds no image.
     #[error("no images (.jpg, .jpeg, .png, .webp, .bmp) in {}", path.display())]
     NoImages {

@@ -21,6 +21,7 @@ def encode(
     fit="crop",
     seed=0,
     on_error="fail",
+    resume=False,
     classes=None,
     progress=True,
 ):
@@ -72,7 +73,12 @@ def encode(
     seed : int
         Chooses the patches to train on.
     on_error : str
-        "fail": the first image that cannot be read ends the work. "skip": such images are left out and listed.
+        "fail": the first image that cannot be read ends the work. "skip": such images are left out and listed, in the
+        summary and in `path` + ".skipped.json".
+    resume : bool
+        Go on with an encoding to the same path that was interrupted: it ends in the same bytes. An encoding that took
+        ten seconds or more keeps what is done in the folder `path` + ".partial". The images and options must be the
+        same; if there is nothing to go on with, a new encoding begins. Not for iterables that are read once.
     classes : list of str, optional
         Names of the labels 0, 1, ... The default is what the source knows: the folders' names, `source.classes`, or
         the names in a Hugging Face data set's features.
@@ -83,7 +89,7 @@ def encode(
     -------
     dict
         What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "codewords", "index_bits",
-        "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", and the seconds.
+        "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed", and the seconds.
 
     Raises
     ------
@@ -96,7 +102,7 @@ def encode(
     Exception
         Whatever the source raises, as it is.
     """
-    options = _options(size, patch, codebook, channels, fit, seed, on_error)
+    options = _options(size, patch, codebook, channels, fit, seed, on_error, resume)
     classes = checked_classes(classes)
     path = os.fsdecode(path)
     with reporting(progress) as report:
@@ -108,6 +114,8 @@ def encode(
             raise TypeError(f"source is a {kind}, expected a folder, a data set or an iterable of items (of one split)")
         items = Items(options.channels, classes, found_classes(source))
         if not is_indexed(source):
+            if resume:
+                raise ValueError("resume is True, expected False for images that can be read only once")
             return _encode_once(source, path, options, items, report)
         count = len(source)
         for index in range(count):
@@ -201,9 +209,9 @@ class ArchiveWriter:
         except Exception as error:
             if not self._skip:
                 raise
-            self._writer.skip(f"item {position}", f"{type(error).__name__}: {error}")
+            self._writer.skip(position, f"{type(error).__name__}: {error}")
         else:
-            self._writer.add(f"item {position}", picture, label, caption)
+            self._writer.add(position, picture, label, caption)
 
     def __len__(self):
         """How many images were added and not skipped."""
@@ -239,7 +247,7 @@ class ArchiveWriter:
             self.close()
 
 
-def _options(size, patch, codebook, channels, fit, seed, on_error):
+def _options(size, patch, codebook, channels, fit, seed, on_error, resume=False):
     """The checked options of the native half."""
     for name, value in (("fit", fit), ("on_error", on_error)):
         if not isinstance(value, str):
@@ -252,6 +260,7 @@ def _options(size, patch, codebook, channels, fit, seed, on_error):
         fit=fit,
         seed=_integer("seed", seed, 64),
         on_error=on_error,
+        resume=bool(resume),
     )
 
 

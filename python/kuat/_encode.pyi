@@ -42,6 +42,7 @@ def encode(
     fit: _kuat._Fit = "crop",
     seed: SupportsIndex = 0,
     on_error: _kuat._OnError = "fail",
+    resume: bool = False,
     classes: Iterable[str] | None = None,
     progress: _Progress = True,
 ) -> _kuat._Summary: ...

@@ -115,6 +115,7 @@ class _Adapter(TypedDict):
     timestamps: bool
 
 class _Skipped(TypedDict):
+    index: int
     name: str
     reason: str
 
@@ -130,6 +131,7 @@ class _Summary(TypedDict):
     mean_psnr_db: float
     min_psnr_db: float
     pooled_psnr_db: float
+    resumed: int
     sampling_seconds: float
     training_seconds: float
     encoding_seconds: float
@@ -413,6 +415,7 @@ class Options:
         fit: str,
         seed: int,
         on_error: str,
+        resume: bool,
     ) -> Self: ...
     @property
     def channels(self) -> int: ...
@@ -422,8 +425,8 @@ class Options:
 @final
 class ArchiveWriter:
     def __new__(cls, path: _Path, options: Options) -> Self: ...
-    def add(self, name: str, picture: str | NDArray[np.uint8], label: int | None, caption: str | None) -> None: ...
-    def skip(self, name: str, reason: str) -> None: ...
+    def add(self, index: int, picture: str | NDArray[np.uint8], label: int | None, caption: str | None) -> None: ...
+    def skip(self, index: int, reason: str) -> None: ...
     def __len__(self) -> int: ...
     def close(self, classes: Sequence[str] | None, progress: _Progress | None) -> _Summary: ...
     def discard(self) -> None: ...

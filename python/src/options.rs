@@ -23,7 +23,8 @@ pub(crate) struct Options(pub EncodeOptions);
 #[pymethods]
 impl Options {
     #[new]
-    #[pyo3(signature = (*, size, patch, codebook, channels, fit, seed, on_error))]
+    #[expect(clippy::too_many_arguments, reason = "Python passes them by name")]
+    #[pyo3(signature = (*, size, patch, codebook, channels, fit, seed, on_error, resume))]
     fn new(
         size: (u32, u32),
         patch: (u32, u32),
@@ -32,6 +33,7 @@ impl Options {
         fit: &str,
         seed: u64,
         on_error: &str,
+        resume: bool,
     ) -> PyResult<Self> {
         let codebook = match codebook {
             GivenCodebook::Codewords(codewords) => Codebook::Train(codewords),
@@ -55,6 +57,7 @@ impl Options {
             fit: fit.parse().map_err(raise)?,
             seed,
             on_error: on_error.parse().map_err(raise)?,
+            resume,
         };
         options.geometry().map_err(raise)?;
         Ok(Self(options))

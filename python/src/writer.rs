@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kuat::AtomicFile;
-use kuat::encode::{EncodeOptions, OnError, Skipped, Source, Spool, encode};
+use kuat::encode::{EncodeOptions, OnError, Skipped, Source, Spool, encode, report_skipped};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -45,11 +45,11 @@ impl ArchiveWriter {
         })
     }
 
-    /// Adds an image. One that cannot be used is an error or is listed under its name, as the options say.
+    /// Adds an image. One that cannot be used is an error or is listed under its number, as the options say.
     fn add(
         &self,
         py: Python<'_>,
-        name: String,
+        index: usize,
         picture: Picture,
         label: Option<i64>,
         caption: Option<String>,
@@ -61,7 +61,7 @@ impl ArchiveWriter {
             match image {
                 Ok(image) => images.spool.push(image, label, caption).map_err(raise)?,
                 Err(error) if self.options.on_error == OnError::Skip => {
-                    images.skipped.push(Skipped { name, reason: error.with_causes() });
+                    images.skipped.push(skipped(index, error.with_causes()));
                 }
                 Err(error) => return Err(raise(error)),
             }
@@ -70,9 +70,9 @@ impl ArchiveWriter {
     }
 
     /// Lists an image as left out.
-    fn skip(&self, py: Python<'_>, name: String, reason: String) -> PyResult<()> {
+    fn skip(&self, py: Python<'_>, index: usize, reason: String) -> PyResult<()> {
         py.detach(|| {
-            self.locked()?.as_mut().ok_or_else(closed)?.skipped.push(Skipped { name, reason });
+            self.locked()?.as_mut().ok_or_else(closed)?.skipped.push(skipped(index, reason));
             Ok(())
         })
     }
@@ -96,6 +96,7 @@ impl ArchiveWriter {
             // What the spool cannot read is its own fault, and nothing to skip.
             let options = EncodeOptions { on_error: OnError::Fail, ..self.options.clone() };
             let mut summary = encode(&spool, &self.path, &options, progress)?;
+            report_skipped(&self.path, &skipped)?;
             summary.skipped = skipped;
             Ok(summary)
         })?;
@@ -118,6 +119,10 @@ impl ArchiveWriter {
         })?;
         Ok(images.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+fn skipped(index: usize, reason: String) -> Skipped {
+    Skipped { index, name: format!("item {index}"), reason }
 }
 
 fn closed() -> PyErr {

@@ -22,7 +22,7 @@ import kuat
 OPTIONS = dict(size=(32, 24), patch=4, codebook=64, progress=False)
 KEYS = {
     "archive", "samples", "skipped", "classes", "codewords", "index_bits", "bytes_per_image", "file_len",
-    "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "sampling_seconds", "training_seconds", "encoding_seconds",
+    "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed", "sampling_seconds", "training_seconds", "encoding_seconds",
     "images_per_second",
 }  # fmt: skip
 
@@ -89,6 +89,14 @@ def exact(source, path, **options):
     summary = kuat.encode(source, path, **options)
     assert summary["mean_psnr_db"] == 100
     return decoded(path)
+
+
+def test_resume_begins_where_there_is_nothing_to_go_on_with(folder, tmp_path):
+    kuat.encode(folder, tmp_path / "a.qvq", **OPTIONS)
+    assert kuat.encode(folder, tmp_path / "b.qvq", resume=True, **OPTIONS)["resumed"] == 0
+    assert (tmp_path / "a.qvq").read_bytes() == (tmp_path / "b.qvq").read_bytes()
+    with pytest.raises(ValueError, match="read only once"):
+        kuat.encode(iter(pictures()), tmp_path / "c.qvq", resume=True, **OPTIONS)
 
 
 def test_importing_kuat_imports_nothing_heavy():

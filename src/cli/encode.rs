@@ -8,7 +8,11 @@ use serde_json::json;
 
 use super::Report;
 use super::terminal::Terminal;
-use crate::encode::{Codebook, EncodeOptions, Fit, Folder, OnError, encode};
+use crate::encode::{Codebook, EncodeOptions, Fit, Folder, OnError, encode, partial_folder, skipped_report};
+use crate::error::Error;
+
+/// Most skipped files that are listed for people; the report beside the archive has them all.
+const LISTED: usize = 20;
 
 /// Encode a folder of images into an archive
 ///
@@ -42,6 +46,9 @@ pub(super) struct Arguments {
     /// What to do about files that cannot be read: `fail` or `skip`
     #[arg(long, default_value = "fail", value_name = "WHAT")]
     on_error: OnError,
+    /// Go on with an encoding to the same archive that was interrupted; it ends in the same bytes
+    #[arg(long)]
+    resume: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -66,11 +73,17 @@ impl Arguments {
             fit: self.fit,
             seed: self.seed,
             on_error: self.on_error,
+            resume: self.resume,
         };
         let terminal = Terminal::new();
         let folder = Folder::open(&self.source)?;
-        let summary = encode(&folder, &self.output, &options, &terminal)?;
+        let summary = encode(&folder, &self.output, &options, &terminal);
         drop(terminal);
+        let summary = summary.map_err(|error| match partial_folder(&self.output).exists() {
+            true if !matches!(error, Error::Unfinished { .. }) => anyhow::Error::from(error)
+                .context("not finished, but what is done is kept: the same command with --resume goes on"),
+            _ => error.into(),
+        })?;
 
         let output = self.output.display();
         let mut text = String::new();
@@ -86,8 +99,17 @@ impl Arguments {
             "time              {:.1} s sampling, {:.1} s training, {:.1} s encoding: {:.0} images/s",
             summary.sampling_seconds, summary.training_seconds, summary.encoding_seconds, summary.images_per_second
         )?;
-        for skipped in &summary.skipped {
+        if summary.resumed > 0 {
+            writeln!(text, "resumed           {} images were done before", summary.resumed)?;
+        }
+        for skipped in summary.skipped.iter().take(LISTED) {
             writeln!(text, "skipped           {}: {}", skipped.name, skipped.reason)?;
+        }
+        if summary.skipped.len() > LISTED {
+            writeln!(text, "and {} more", summary.skipped.len() - LISTED)?;
+        }
+        if !summary.skipped.is_empty() {
+            writeln!(text, "all skipped       {}", skipped_report(&self.output).display())?;
         }
         let mut json = serde_json::to_value(&summary).context("the summary as JSON")?;
         json["archive"] = json!(self.output);

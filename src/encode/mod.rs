@@ -1,5 +1,6 @@
 //! Making archives from images: sources, resizing, codebook training and the search for the nearest codeword.
 
+mod checkpoint;
 mod kmeans;
 mod nearest;
 mod patches;
@@ -16,10 +17,11 @@ mod spool;
 use std::fmt;
 use std::str::FromStr;
 
+pub use checkpoint::partial_folder;
 pub use kmeans::train;
 pub use nearest::NearestCodeword;
 pub use picture::{Image, MAX_PIXELS};
-pub use pipeline::{EncodeSummary, Skipped, encode};
+pub use pipeline::{EncodeSummary, Skipped, encode, report_skipped, skipped_report};
 pub use quality::{MAX_PSNR_DB, psnr};
 pub use resize::{Fit, resize};
 pub use source::{Folder, Source};
@@ -46,6 +48,9 @@ pub struct EncodeOptions {
     pub seed: u64,
     /// What becomes of images that cannot be read.
     pub on_error: OnError,
+    /// Whether an interrupted encoding to the same archive goes on where it was; it must be one of the same images
+    /// and options. If there is none, a new one begins.
+    pub resume: bool,
 }
 
 impl EncodeOptions {
@@ -76,6 +81,7 @@ impl Default for EncodeOptions {
             fit: Fit::Crop,
             seed: 0,
             on_error: OnError::Fail,
+            resume: false,
         }
     }
 }

@@ -1,10 +1,12 @@
 //! From a source to an archive.
 
-use std::path::Path;
-use std::time::Instant;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
+use super::checkpoint::{Checkpoint, Progressed, Sample};
 use super::nearest::NearestCodeword;
 use super::quality::{psnr_db, squared_distance};
 use super::source::Source;
@@ -40,6 +42,8 @@ pub struct EncodeSummary {
     pub min_psnr_db: f64,
     /// The PSNR of all samples taken as one image, in dB.
     pub pooled_psnr_db: f64,
+    /// Images that an interrupted encoding had done before this one went on with it.
+    pub resumed: usize,
     /// Seconds for reading images to train on.
     pub sampling_seconds: f64,
     /// Seconds for training the codebook.
@@ -51,8 +55,10 @@ pub struct EncodeSummary {
 }
 
 /// An image that was left out.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Skipped {
+    /// Its number in the source.
+    pub index: usize,
     /// Its name in the source.
     pub name: String,
     /// Why it could not be read, with all causes.
@@ -69,113 +75,293 @@ struct Encoded {
 const CHUNK_IMAGES: usize = 256;
 const CHUNK_BYTES: usize = 256 << 20;
 
+/// How often what was done is brought to the disk, to go on from there after an interruption.
+const SAVE_EVERY: Duration = Duration::from_secs(10);
+
 /// Encodes the images of a source into an archive at `output`.
 ///
 /// Images are read twice: some of them for the patches that the codebook is trained on, if none is given, then all.
 /// The archive is the same byte for byte whatever the number of threads, which is that of rayon's current pool. It
-/// appears at its path once it is whole.
+/// appears at its path once it is whole; until then, and when it is interrupted after ten seconds or more, it is in
+/// the folder `OUT.qvq.partial` beside it, from where [`EncodeOptions::resume`] goes on to the same bytes. Images
+/// that were left out are listed in [`skipped_report`], if there are any.
+///
+/// Memory does not grow with the number of images but for 12 bytes each, 8 more and the text for captions, and what
+/// the source itself keeps of an image. Beside that it takes up to 256 MiB for training patches (sampling and training)
+/// or for indices (encoding), for each codeword its bytes and about 48 for the search, and for each thread one image
+/// as it is decoded and resized.
 ///
 /// # Errors
 /// [`Error::Geometry`] or [`Error::Argument`] for options out of range; with [`OnError::Fail`] the error of an image
 /// that cannot be read; [`Error::AllSkipped`] if none can; [`Error::Interrupted`] if `progress` says so;
-/// [`Error::Io`] or [`Error::Write`] if the archive cannot be written.
+/// [`Error::Unfinished`] if there is an interrupted encoding that may not be resumed; [`Error::Io`] or
+/// [`Error::Write`] if the archive cannot be written.
 pub fn encode(
     source: &dyn Source,
     output: &Path,
     options: &EncodeOptions,
     progress: &dyn Progress,
 ) -> Result<EncodeSummary> {
+    encode_saving(source, output, options, progress, SAVE_EVERY)
+}
+
+/// [`encode`] that saves what was done at other intervals.
+fn encode_saving(
+    source: &dyn Source,
+    output: &Path,
+    options: &EncodeOptions,
+    progress: &dyn Progress,
+    every: Duration,
+) -> Result<EncodeSummary> {
     let geometry = options.geometry()?;
     if source.is_empty() {
         return Err(Error::Argument { argument: "source", found: "no images".into(), expected: "at least one".into() });
     }
     // Now rather than after the training: the folder may not exist.
-    let file = AtomicFile::create(output)?;
+    let mut checkpoint = Checkpoint::open(source, output, options, every)?;
     let start = Instant::now();
-    let (codebook, sampled) = match &options.codebook {
-        Codebook::Given(codebook) => (codebook.clone(), start),
-        Codebook::Train(codewords) => {
+    let (codebook, sampled) = match (checkpoint.codebook(), &options.codebook) {
+        (Some(codebook), _) => (codebook, start),
+        (None, Codebook::Given(codebook)) => (codebook.clone(), start),
+        (None, Codebook::Train(codewords)) => {
             let training_patches = sample::sample(source, &geometry, options, *codewords, progress)?;
             let sampled = Instant::now();
             (kmeans::train(&training_patches, geometry.codeword_len(), *codewords, progress)?, sampled)
         }
     };
+    if !checkpoint.is_kept() && checkpoint.is_due() {
+        checkpoint.save_codebook(&codebook)?;
+    }
     let trained = Instant::now();
 
     let codewords = codebook.len() / geometry.codeword_len();
     let index_width = IndexWidth::narrowest(codewords)?;
-    let mut spec = ArchiveSpec::new(geometry, codebook.clone());
-    spec.labels = source.has_labels();
-    spec.captions = source.has_captions();
-    spec.classes = source.classes();
-    spec.samples = source.len();
-    spec.metadata.insert("fit".into(), options.fit.to_string());
-    if let Codebook::Train(_) = options.codebook {
-        spec.metadata.insert("seed".into(), options.seed.to_string());
-    }
-    let mut writer = ArchiveWriter::new(file, spec)?;
-
     let search = NearestCodeword::new(&codebook, geometry.codeword_len())?;
-    let counter = Counter::new(progress, "encoding", source.len());
-    let mut skipped = Vec::new();
-    let mut first_problem = None;
-    let (mut sum_psnr_db, mut min_psnr_db, mut squared_error) = (0.0, f64::INFINITY, 0);
-    let chunk = (CHUNK_BYTES / (4 * geometry.patches())).clamp(1, CHUNK_IMAGES);
-    for first in (0..source.len()).step_by(chunk) {
-        let images = first..(first + chunk).min(source.len());
-        let encoded: Vec<Result<Encoded>> = images
-            .clone()
-            .into_par_iter()
-            .map(|index| {
-                let image = prepare(source, index, options);
-                let encoded = image.map(|image| encode_image(&geometry, &search, &image.pixels));
-                counter.add(1)?;
-                encoded
-            })
-            .collect();
-        for (index, encoded) in images.zip(encoded) {
-            match encoded {
-                Ok(Encoded { indices, squared_error: error }) => {
-                    writer.push(&indices, source.label(index), source.caption(index).as_deref())?;
-                    let psnr = psnr_db(error, geometry.image_len() as u64);
-                    sum_psnr_db += psnr;
-                    min_psnr_db = psnr.min(min_psnr_db);
-                    squared_error += error;
-                }
-                Err(error) if options.on_error == OnError::Skip && !matches!(error, Error::Interrupted) => {
-                    let reason = error.with_causes();
-                    first_problem.get_or_insert(reason.clone());
-                    skipped.push(Skipped { name: source.name(index), reason });
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    let mut pass = Pass::new(source, options, &codebook, checkpoint)?;
+    let resumed = pass.next;
+    if let Err(error) = pass.run(&search, progress) {
+        // Where that fails, what was saved before is still there, and the first error tells more.
+        let _ = pass.keep();
+        return Err(error);
     }
-    let samples = writer.samples();
-    if samples == 0 {
-        return Err(Error::AllSkipped { files: source.len(), first: first_problem.unwrap_or_default() });
-    }
-    let mean_psnr_db = sum_psnr_db / samples as f64;
-    writer.finish_file(Some(mean_psnr_db))?;
+    let tally = pass.finish()?;
+    report_skipped(output, &tally.skipped)?;
     let file_len = std::fs::metadata(output).map_err(Error::io("read", output))?.len();
     let seconds = |from: Instant, to: Instant| (to - from).as_secs_f64();
     let end = Instant::now();
     Ok(EncodeSummary {
-        samples,
-        skipped,
+        samples: tally.samples,
         classes: source.classes(),
         codewords,
         index_bits: index_width.bits(),
         bytes_per_image: index_width.row_len(geometry.patches()),
         file_len,
-        mean_psnr_db,
-        min_psnr_db,
-        pooled_psnr_db: psnr_db(squared_error, (samples * geometry.image_len()) as u64),
+        mean_psnr_db: tally.mean_psnr_db(),
+        min_psnr_db: tally.min_psnr_db,
+        pooled_psnr_db: psnr_db(tally.squared_error, (tally.samples * geometry.image_len()) as u64),
+        skipped: tally.skipped,
+        resumed,
         sampling_seconds: seconds(start, sampled),
         training_seconds: seconds(sampled, trained),
         encoding_seconds: seconds(trained, end),
-        images_per_second: samples as f64 / seconds(start, end),
+        images_per_second: (tally.samples.saturating_sub(resumed)) as f64 / seconds(start, end),
     })
+}
+
+/// Where the images that an encoding to `output` left out are listed: `OUT.qvq.skipped.json`, an array of objects
+/// with the image's `index` in the source, its `name` and the `reason`.
+pub fn skipped_report(output: &Path) -> PathBuf {
+    let mut name = output.file_name().unwrap_or_default().to_os_string();
+    name.push(".skipped.json");
+    output.with_file_name(name)
+}
+
+/// Writes the list of images that were left out, and takes away one that an earlier archive left, if there are none.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be written.
+pub fn report_skipped(output: &Path, skipped: &[Skipped]) -> Result<()> {
+    let path = skipped_report(output);
+    if skipped.is_empty() {
+        return match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::Io { action: "remove", path, source: error })
+            }
+            _ => Ok(()),
+        };
+    }
+    let mut file = AtomicFile::create(&path)?;
+    let written = serde_json::to_writer_pretty(&mut file, skipped).map_err(Into::into).and_then(|()| writeln!(file));
+    written.map_err(Error::io("write", path))?;
+    file.commit()
+}
+
+/// The encoding pass: all images, one chunk after another.
+struct Pass<'a> {
+    source: &'a dyn Source,
+    options: &'a EncodeOptions,
+    geometry: Geometry,
+    codebook: &'a [u8],
+    writer: ArchiveWriter<AtomicFile>,
+    tally: Tally,
+    checkpoint: Checkpoint,
+    /// The image that comes next.
+    next: usize,
+    /// What was done since it was last saved.
+    unsaved: Progressed,
+}
+
+impl<'a> Pass<'a> {
+    /// Starts a pass behind what an earlier one did.
+    fn new(
+        source: &'a dyn Source,
+        options: &'a EncodeOptions,
+        codebook: &'a [u8],
+        mut checkpoint: Checkpoint,
+    ) -> Result<Self> {
+        let geometry = options.geometry()?;
+        let mut spec = ArchiveSpec::new(geometry, codebook.to_vec());
+        spec.labels = source.has_labels();
+        spec.captions = source.has_captions();
+        spec.classes = source.classes();
+        spec.samples = source.len();
+        spec.metadata.insert("fit".into(), options.fit.to_string());
+        if let Codebook::Train(_) = options.codebook {
+            spec.metadata.insert("seed".into(), options.seed.to_string());
+        }
+        let mut writer = ArchiveWriter::new(checkpoint.archive()?, spec)?;
+        let mut tally = Tally::new(&geometry);
+        let mut next = 0;
+        'done: for Progressed { images, samples, skipped } in checkpoint.done() {
+            for sample in samples {
+                if !writer.adopt(sample.crc32c, sample.label, sample.caption.as_deref())? {
+                    // The row did not reach the disk: it and all behind it are made again.
+                    next = sample.image;
+                    tally.skipped.retain(|skipped| skipped.index < next);
+                    break 'done;
+                }
+                tally.add(sample.squared_error);
+            }
+            tally.skipped.extend(skipped);
+            next = images;
+        }
+        let unsaved = Progressed::default();
+        Ok(Self { source, options, geometry, codebook, writer, tally, checkpoint, next, unsaved })
+    }
+
+    /// Encodes the images that are left.
+    fn run(&mut self, search: &NearestCodeword, progress: &dyn Progress) -> Result<()> {
+        let counter = Counter::new(progress, "encoding", self.source.len());
+        counter.add(self.next)?;
+        let chunk = (CHUNK_BYTES / (4 * self.geometry.patches())).clamp(1, CHUNK_IMAGES);
+        while self.next < self.source.len() {
+            let images = self.next..(self.next + chunk).min(self.source.len());
+            let encoded: Vec<Result<Encoded>> = images
+                .clone()
+                .into_par_iter()
+                .map(|index| {
+                    counter.add(0)?;
+                    let image = prepare(self.source, index, self.options);
+                    let encoded = image.map(|image| encode_image(&self.geometry, search, &image.pixels));
+                    counter.add(1)?;
+                    encoded
+                })
+                .collect();
+            for (index, encoded) in images.zip(encoded) {
+                self.take(index, encoded)?;
+                self.next = index + 1;
+            }
+            if self.checkpoint.is_due() {
+                self.save()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes an image's row, or notes that there is none.
+    fn take(&mut self, image: usize, encoded: Result<Encoded>) -> Result<()> {
+        match encoded {
+            Ok(Encoded { indices, squared_error }) => {
+                let (label, caption) = (self.source.label(image), self.source.caption(image));
+                self.writer.push(&indices, label, caption.as_deref())?;
+                self.tally.add(squared_error);
+                let crc32c = self.writer.last_checksum();
+                self.unsaved.samples.push(Sample { image, squared_error, crc32c, label, caption });
+                Ok(())
+            }
+            Err(error) if self.options.on_error == OnError::Skip && !matches!(error, Error::Interrupted) => {
+                let skipped = Skipped { index: image, name: self.source.name(image), reason: error.with_causes() };
+                self.tally.skipped.push(skipped.clone());
+                self.unsaved.skipped.push(skipped);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings what was done to the disk.
+    fn save(&mut self) -> Result<()> {
+        if !self.checkpoint.is_kept() {
+            self.checkpoint.save_codebook(self.codebook)?;
+        }
+        if self.unsaved == Progressed::default() {
+            return Ok(());
+        }
+        self.writer.sync()?;
+        self.unsaved.images = self.next;
+        self.checkpoint.save(std::mem::take(&mut self.unsaved))
+    }
+
+    /// Saves what was done before an error, if it took long enough to be worth it.
+    fn keep(&mut self) -> Result<()> {
+        if self.checkpoint.is_kept() || self.checkpoint.is_due() { self.save() } else { Ok(()) }
+    }
+
+    /// Completes the archive and moves it to its path.
+    fn finish(mut self) -> Result<Tally> {
+        if self.writer.samples() == 0 {
+            self.checkpoint.discard();
+            let first = self.tally.skipped.into_iter().next().map(|skipped| skipped.reason).unwrap_or_default();
+            return Err(Error::AllSkipped { files: self.source.len(), first });
+        }
+        if self.checkpoint.is_kept() {
+            self.save()?;
+        }
+        self.writer.finish_file(Some(self.tally.mean_psnr_db()))?;
+        self.checkpoint.discard();
+        Ok(self.tally)
+    }
+}
+
+/// Figures over the samples so far.
+struct Tally {
+    /// Values of an image.
+    image_len: u64,
+    samples: usize,
+    sum_psnr_db: f64,
+    min_psnr_db: f64,
+    squared_error: u64,
+    skipped: Vec<Skipped>,
+}
+
+impl Tally {
+    fn new(geometry: &Geometry) -> Self {
+        let image_len = geometry.image_len() as u64;
+        let (sum_psnr_db, min_psnr_db) = (0.0, f64::INFINITY);
+        Self { image_len, samples: 0, sum_psnr_db, min_psnr_db, squared_error: 0, skipped: Vec::new() }
+    }
+
+    fn add(&mut self, squared_error: u64) {
+        let psnr = psnr_db(squared_error, self.image_len);
+        self.samples += 1;
+        self.sum_psnr_db += psnr;
+        self.min_psnr_db = psnr.min(self.min_psnr_db);
+        self.squared_error += squared_error;
+    }
+
+    fn mean_psnr_db(&self) -> f64 {
+        self.sum_psnr_db / self.samples as f64
+    }
 }
 
 /// Finds the codewords of an image's patches, rows of the grid in parallel.
@@ -214,12 +400,12 @@ fn visible_error(geometry: &Geometry, patch: &[u8], codeword: &[u8], rows: usize
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::PathBuf;
+    use std::sync::atomic::Ordering::Relaxed;
 
     use image::RgbImage;
 
     use super::*;
-    use crate::encode::{Fit, Folder, Image, psnr};
+    use crate::encode::{Fit, Folder, Image, partial_folder, psnr};
     use crate::{Archive, CpuDecoder, Decoder, OutputSpec};
 
     /// A folder of two classes with five pictures of 40 x 30 pixels.
@@ -372,6 +558,156 @@ mod tests {
                 assert_eq!(fs::read_dir(folder.path()).expect("list").count(), 2, "{stage}");
             }
         }
+    }
+
+    /// Interrupts the encoding pass once `images` are done.
+    struct StopAt {
+        images: usize,
+        encoding: std::sync::atomic::AtomicBool,
+        done: std::sync::atomic::AtomicUsize,
+    }
+
+    impl StopAt {
+        fn new(images: usize) -> Self {
+            Self { images, encoding: false.into(), done: 0.into() }
+        }
+    }
+
+    impl Progress for StopAt {
+        fn begin(&self, stage: &str, _: usize) {
+            self.encoding.store(stage == "encoding", Relaxed);
+        }
+        fn update(&self, done: usize) {
+            self.done.store(done, Relaxed);
+        }
+        fn is_cancelled(&self) -> bool {
+            self.encoding.load(Relaxed) && self.done.load(Relaxed) >= self.images
+        }
+    }
+
+    /// A folder of 600 pictures, three chunks, some of which cannot be read.
+    fn many() -> (tempfile::TempDir, Folder, EncodeOptions) {
+        let folder = tempfile::tempdir().expect("tempdir");
+        for i in 0..600u32 {
+            let path = folder.path().join(format!("{}/{i:03}.png", i / 100));
+            fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+            match i % 97 {
+                5 => fs::write(path, "no image").expect("write"),
+                _ => RgbImage::from_fn(12, 9, |x, y| [(x * y + i) as u8, (x * 20) as u8, i as u8].into())
+                    .save(path)
+                    .expect("save"),
+            }
+        }
+        let source = Folder::open(folder.path()).expect("open");
+        let options = EncodeOptions { image_size: (12, 9), on_error: OnError::Skip, ..options() };
+        (folder, source, options)
+    }
+
+    #[test]
+    fn an_interrupted_encoding_goes_on_to_the_same_bytes() {
+        let (folder, source, options) = many();
+        let [whole, output] = ["whole.qvq", "out.qvq"].map(|name| folder.path().join(name));
+        let expected = encode(&source, &whole, &options, &()).expect("encode");
+        assert_eq!((expected.samples, expected.skipped.len(), expected.resumed), (593, 7, 0));
+        let resume = EncodeOptions { resume: true, ..options.clone() };
+        fs::write(&output, "an older archive").expect("write");
+        let mut done = 0;
+        for images in [300, 301, 520] {
+            let stop = StopAt::new(images);
+            let stopped = encode_saving(&source, &output, &resume, &stop, Duration::ZERO);
+            assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
+            assert_eq!(fs::read(&output).expect("read"), b"an older archive");
+            assert!(partial_folder(&output).join("archive").exists());
+            match encode(&source, &output, &options, &()) {
+                Err(Error::Unfinished { images, of: 600, .. }) => {
+                    assert!(images >= done);
+                    done = images;
+                }
+                other => unreachable!("{other:?}"),
+            }
+        }
+        let summary = encode(&source, &output, &resume, &()).expect("encode");
+        assert!(summary.resumed == done && done >= 256, "{done}");
+        assert_eq!(
+            (summary.mean_psnr_db, summary.min_psnr_db, &summary.skipped),
+            (expected.mean_psnr_db, expected.min_psnr_db, &expected.skipped)
+        );
+        assert!(fs::read(&output).expect("read") == fs::read(&whole).expect("read"));
+        assert!(!partial_folder(&output).exists());
+        let listed: Vec<Skipped> =
+            serde_json::from_slice(&fs::read(skipped_report(&output)).expect("read")).expect("JSON");
+        assert_eq!(listed, expected.skipped);
+        assert_eq!(listed[0].index, 5);
+    }
+
+    #[test]
+    fn what_did_not_reach_the_disk_is_made_again() {
+        let (folder, source, options) = many();
+        let [whole, output] = ["whole.qvq", "out.qvq"].map(|name| folder.path().join(name));
+        encode(&source, &whole, &options, &()).expect("encode");
+        let resume = EncodeOptions { resume: true, ..options.clone() };
+        type Damage = fn(&Path);
+        let cut: Damage = |partial| {
+            let archive = fs::OpenOptions::new().write(true).open(partial.join("archive")).expect("open");
+            let len = archive.metadata().expect("file").len();
+            archive.set_len(len - 100).expect("cut");
+        };
+        let change: Damage = |partial| {
+            let mut bytes = fs::read(partial.join("archive")).expect("read");
+            let middle = bytes.len() - 2000;
+            bytes[middle] ^= 1;
+            fs::write(partial.join("archive"), bytes).expect("write");
+        };
+        let half_a_line: Damage = |partial| {
+            let bytes = fs::read(partial.join("journal")).expect("read");
+            fs::write(partial.join("journal"), &bytes[..bytes.len() - 20]).expect("write");
+        };
+        let no_codebook: Damage = |partial| fs::write(partial.join("codebook"), "other").expect("write");
+        let nothing: Damage = |_| ();
+        for (damage, less) in [(cut, true), (change, true), (half_a_line, true), (no_codebook, true), (nothing, false)]
+        {
+            let stopped = encode_saving(&source, &output, &resume, &StopAt::new(520), Duration::ZERO);
+            assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
+            let unfinished = encode(&source, &output, &options, &());
+            let Err(Error::Unfinished { images, .. }) = unfinished else { unreachable!("{unfinished:?}") };
+            damage(&partial_folder(&output));
+            let summary = encode(&source, &output, &resume, &()).expect("encode");
+            assert_eq!(summary.resumed < images, less, "{} of {images}", summary.resumed);
+            assert!(fs::read(&output).expect("read") == fs::read(&whole).expect("read"));
+        }
+    }
+
+    #[test]
+    fn another_encoding_is_not_gone_on_with() {
+        let (folder, source, options) = many();
+        let output = folder.path().join("out.qvq");
+        let stopped = encode_saving(&source, &output, &options, &StopAt::new(300), Duration::ZERO);
+        assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
+        let other = EncodeOptions { resume: true, fit: Fit::Pad, ..options.clone() };
+        let error = encode(&source, &output, &other, &()).expect_err("another fit").to_string();
+        assert!(error.contains("fit = crop") && error.contains("fit = pad"), "{error}");
+        fs::remove_file(folder.path().join("0/000.png")).expect("remove");
+        let other = Folder::open(folder.path()).expect("open");
+        let resume = EncodeOptions { resume: true, ..options };
+        assert!(matches!(encode(&other, &output, &resume, &()), Err(Error::Argument { .. })));
+    }
+
+    #[test]
+    fn two_encodings_to_one_archive_do_not_mix() {
+        struct Second<'a>(&'a Folder, &'a Path, &'a EncodeOptions, std::sync::atomic::AtomicUsize);
+        impl Progress for Second<'_> {
+            fn update(&self, _: usize) {
+                let error = encode(self.0, self.1, self.2, &()).expect_err("locked");
+                assert!(error.with_causes().contains("another process"), "{error:?}");
+                self.3.fetch_add(1, Relaxed);
+            }
+        }
+        let folder = photographs();
+        let output = folder.path().join("out.qvq");
+        let (source, options) = (Folder::open(folder.path()).expect("open"), options());
+        let second = Second(&source, &output, &options, 0.into());
+        encode(&source, &output, &options, &second).expect("encode");
+        assert!(second.3.load(Relaxed) > 0 && Archive::open(&output).is_ok());
     }
 
     #[test]

@@ -28,6 +28,11 @@ pub trait Source: Sync {
     /// Any, if the image cannot be read.
     fn read(&self, index: usize, channels: u32) -> Result<Image>;
 
+    /// Whether the same images can be read in another process, later: if not, an interrupted encoding cannot go on.
+    fn is_lasting(&self) -> bool {
+        true
+    }
+
     /// Whether images have labels.
     fn has_labels(&self) -> bool {
         false

@@ -99,6 +99,10 @@ impl Source for Spool {
         Image::new(width, height, self.options.channels, pixels, channels)
     }
 
+    fn is_lasting(&self) -> bool {
+        false
+    }
+
     fn has_labels(&self) -> bool {
         self.labels.iter().any(Option::is_some)
     }

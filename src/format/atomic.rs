@@ -18,13 +18,7 @@ pub struct AtomicFile {
 impl AtomicFile {
     /// Starts a file that will become `target`, whose folder must exist.
     pub fn create(target: impl Into<PathBuf>) -> Result<Self> {
-        let target = target.into();
-        // What a symbolic link points to is replaced, not the link.
-        let target = target.canonicalize().unwrap_or(target);
-        if target.exists() && !target.is_file() {
-            let source = io::Error::other("it exists and is not a regular file");
-            return Err(Error::Io { action: "write", path: target, source });
-        }
+        let target = checked(target.into())?;
         let mut builder = tempfile::Builder::new();
         builder.prefix(".kuat-").suffix(".part");
         // Readable to whom the umask allows, not to the owner alone as temporary files are.
@@ -32,6 +26,22 @@ impl AtomicFile {
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let file = builder.tempfile_in(folder(&target)).map_err(Error::io("create a file beside", &target))?;
         Ok(Self { file: BufWriter::with_capacity(1 << 20, file), target })
+    }
+
+    /// Goes on with a file that lies at `part`, on the file system of `target`. It stays there until it is committed.
+    #[cfg(feature = "encode")]
+    pub(crate) fn proceed(file: File, part: &Path, target: PathBuf) -> Result<Self> {
+        let path = tempfile::TempPath::try_from_path(part).map_err(Error::io("write", part))?;
+        let mut file = NamedTempFile::from_parts(file, path);
+        file.disable_cleanup(true);
+        Ok(Self { file: BufWriter::with_capacity(1 << 20, file), target })
+    }
+
+    /// Brings all that was written to the disk.
+    #[cfg(feature = "encode")]
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        let synced = self.file.flush().and_then(|()| self.file.get_ref().as_file().sync_data());
+        synced.map_err(Error::io("write", &self.target))
     }
 
     /// Cuts the file to `len` bytes, or extends it.
@@ -52,6 +62,16 @@ impl AtomicFile {
         File::open(folder(&target)).and_then(|folder| folder.sync_all()).map_err(failed)?;
         Ok(())
     }
+}
+
+/// What is written for `target`: what a symbolic link points to is replaced, not the link, and nothing but files is.
+pub(crate) fn checked(target: PathBuf) -> Result<PathBuf> {
+    let target = target.canonicalize().unwrap_or(target);
+    if target.exists() && !target.is_file() {
+        let source = io::Error::other("it exists and is not a regular file");
+        return Err(Error::Io { action: "write", path: target, source });
+    }
+    Ok(target)
 }
 
 fn folder(target: &Path) -> &Path {

@@ -99,6 +99,12 @@ impl ArchiveWriter<AtomicFile> {
         Self::new(AtomicFile::create(path.as_ref())?, spec)
     }
 
+    /// Brings the rows written so far to the disk.
+    #[cfg(feature = "encode")]
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        self.stream.sync()
+    }
+
     /// Finishes the archive, syncs it to disk and moves it to its path.
     pub fn finish_file(self, mean_psnr_db: Option<f64>) -> Result<()> {
         self.finish(mean_psnr_db)?.commit()
@@ -156,6 +162,12 @@ impl<W: Storage> ArchiveWriter<W> {
         Ok(writer)
     }
 
+    /// The checksum of the last row.
+    #[cfg(feature = "encode")]
+    pub(crate) fn last_checksum(&self) -> u32 {
+        self.checksums.last().copied().unwrap_or_default()
+    }
+
     /// Samples written so far.
     pub fn samples(&self) -> usize {
         self.checksums.len()
@@ -186,7 +198,34 @@ impl<W: Storage> ArchiveWriter<W> {
         self.row.clear();
         self.index_width.pack(indices, &mut self.row);
         self.stream.write_all(&self.row).map_err(Error::Write)?;
-        self.checksums.push(crc32c(&self.row));
+        self.record(crc32c(&self.row), label, caption);
+        Ok(())
+    }
+
+    /// Takes the next row as it lies in the stream already, written by an earlier writer of the same specification, if
+    /// that is its CRC-32C. If it is not, nothing changes, and the row can be pushed.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if the stream fails.
+    #[cfg(feature = "encode")]
+    pub(crate) fn adopt(&mut self, checksum: u32, label: Option<i64>, caption: Option<&str>) -> Result<bool> {
+        let row_len = self.index_width.row_len(self.spec.geometry.patches());
+        let start = self.stream.stream_position().map_err(Error::Write)?;
+        self.row.resize(row_len, 0);
+        let read = self.stream.read_exact(&mut self.row);
+        if read.is_ok() && crc32c(&self.row) == checksum {
+            self.record(checksum, label, caption);
+            return Ok(true);
+        }
+        match read {
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(Error::Write(error)),
+            _ => self.stream.seek(SeekFrom::Start(start)).map(|_| false).map_err(Error::Write),
+        }
+    }
+
+    /// Notes what belongs to a row.
+    fn record(&mut self, checksum: u32, label: Option<i64>, caption: Option<&str>) {
+        self.checksums.push(checksum);
         if self.spec.labels {
             self.labels.push(label.unwrap_or(-1));
         }
@@ -194,7 +233,6 @@ impl<W: Storage> ArchiveWriter<W> {
             self.caption_bytes.extend(caption.unwrap_or_default().bytes());
             self.caption_offsets.push(self.caption_bytes.len() as u64);
         }
-        Ok(())
     }
 
     /// Writes what is left and returns the stream, positioned at its end. `mean_psnr_db` is recorded if given.

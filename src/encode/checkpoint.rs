@@ -1,0 +1,260 @@
+//! An encoding under way, kept on disk so that it can go on after an interruption.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::source::Source;
+use super::{Codebook, EncodeOptions, Skipped};
+use crate::error::{Error, Result};
+use crate::format::atomic::{self, AtomicFile};
+use crate::format::checksum::{crc32c, to_hex};
+
+/// The folder `OUT.qvq.partial` beside the archive that is being made.
+///
+/// In it are the archive as far as it is written, the codebook, and a journal: lines of JSON, each of which says what
+/// was on disk before the line was written. Whoever goes on takes the rows that the journal vouches for and makes the
+/// rest anew, so that the archive ends in the same bytes. The journal is locked while an encoding runs.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    folder: PathBuf,
+    output: PathBuf,
+    journal: File,
+    codebook: Option<Vec<u8>>,
+    done: Vec<Progressed>,
+    /// How much time's work may be lost, and what is not worth keeping.
+    every: Duration,
+    saved: Instant,
+    /// Whether the folder stays behind.
+    kept: bool,
+}
+
+/// A line of the journal.
+#[derive(Debug, Serialize, Deserialize)]
+enum Line {
+    /// What is made of what; first.
+    Task(BTreeMap<String, String>),
+    /// The codebook is there, of this many bytes with this CRC-32C.
+    Codebook { len: usize, crc32c: u32 },
+    /// More images are done.
+    Progress(Progressed),
+}
+
+/// What became of some images.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Progressed {
+    /// Images of the source that are done, these and all before.
+    pub images: usize,
+    /// Those that became samples.
+    pub samples: Vec<Sample>,
+    /// Those that were left out.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A sample whose row is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sample {
+    /// Its number in the source.
+    pub image: usize,
+    /// The sum of its squared errors.
+    pub squared_error: u64,
+    /// The CRC-32C of its row.
+    pub crc32c: u32,
+    /// Its label.
+    pub label: Option<i64>,
+    /// Its caption.
+    pub caption: Option<String>,
+}
+
+/// Where an encoding to `output` keeps what is done while it runs, and afterwards if it was interrupted:
+/// `OUT.qvq.partial`.
+pub fn partial_folder(output: &Path) -> PathBuf {
+    let mut name = output.file_name().unwrap_or_default().to_os_string();
+    name.push(".partial");
+    output.with_file_name(name)
+}
+
+impl Checkpoint {
+    /// Begins an encoding to `output`, or goes on with one if `options` say so and there is one. What takes less time
+    /// than `every` leaves nothing behind when it fails.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if `output` cannot be written or another process does it; [`Error::Unfinished`] if there is an
+    /// encoding to go on with and `options` do not say so; [`Error::Argument`] if it is one of something else.
+    pub fn open(source: &dyn Source, output: &Path, options: &EncodeOptions, every: Duration) -> Result<Self> {
+        if options.resume && !source.is_lasting() {
+            let (found, expected) = ("true".into(), "false for images that can be read only once".into());
+            return Err(Error::Argument { argument: "resume", found, expected });
+        }
+        let every = if source.is_lasting() { every } else { Duration::MAX };
+        let output = atomic::checked(output.to_path_buf())?;
+        let folder = partial_folder(&output);
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::Io { action: "create a folder beside", path: output, source: error });
+            }
+            _ => (),
+        }
+        let path = folder.join("journal");
+        let journal = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let journal = journal.map_err(Error::io("open", &path))?;
+        if let Err(TryLockError::WouldBlock) = journal.try_lock() {
+            let source = io::Error::other("another process is encoding to it");
+            return Err(Error::Io { action: "write", path: output, source });
+        }
+        let now = Instant::now();
+        let (codebook, done) = (None, Vec::new());
+        let mut new = Self { folder, output, journal, codebook, done, every, saved: now, kept: true };
+        let task = task(source, options);
+        let found = new.read_journal()?;
+        if new.codebook.is_some() {
+            if !options.resume {
+                let images = new.done.last().map_or(0, |progress| progress.images);
+                return Err(Error::Unfinished { path: new.folder.clone(), images, of: source.len() });
+            }
+            if let Some((key, value)) = found.iter().find(|&(key, value)| task.get(key) != Some(value)) {
+                return Err(Error::Argument {
+                    argument: "encoding to go on with",
+                    found: format!("one with {key} = {value} in {}", new.folder.display()),
+                    expected: format!("{key} = {}; delete that folder to begin anew", task.get(key).map_or("", |v| v)),
+                });
+            }
+        } else {
+            new.kept = false;
+            new.journal.set_len(0).map_err(Error::io("write", &path))?;
+            new.note(&Line::Task(task))?;
+        }
+        Ok(new)
+    }
+
+    /// What the journal was begun for; takes in the rest as far as it is whole, and cuts off what is not.
+    fn read_journal(&mut self) -> Result<BTreeMap<String, String>> {
+        let mut task = BTreeMap::new();
+        let mut good = 0;
+        let mut line = Vec::new();
+        let mut reader = BufReader::new(&self.journal);
+        loop {
+            line.clear();
+            let read = reader.read_until(b'\n', &mut line).map_err(Error::io("read", &self.folder))?;
+            if !line.ends_with(b"\n") {
+                break;
+            }
+            match serde_json::from_slice(&line) {
+                Ok(Line::Task(found)) if good == 0 => task = found,
+                Ok(Line::Codebook { len, crc32c: checksum }) if good > 0 && self.codebook.is_none() => {
+                    let codebook = fs::read(self.folder.join("codebook")).unwrap_or_default();
+                    if codebook.len() != len || crc32c(&codebook) != checksum {
+                        break;
+                    }
+                    self.codebook = Some(codebook);
+                }
+                Ok(Line::Progress(progress)) if self.codebook.is_some() => self.done.push(progress),
+                _ => break,
+            }
+            good += read as u64;
+        }
+        self.journal.set_len(good).map_err(Error::io("write", &self.folder))?;
+        Ok(task)
+    }
+
+    /// The codebook, if an earlier encoding came so far.
+    pub fn codebook(&mut self) -> Option<Vec<u8>> {
+        self.codebook.take()
+    }
+
+    /// Keeps the codebook.
+    pub fn save_codebook(&mut self, codebook: &[u8]) -> Result<()> {
+        let mut file = AtomicFile::create(self.folder.join("codebook"))?;
+        file.write_all(codebook).map_err(Error::io("write", self.folder.join("codebook")))?;
+        file.commit()?;
+        self.note(&Line::Codebook { len: codebook.len(), crc32c: crc32c(codebook) })?;
+        self.saved = Instant::now();
+        self.kept = true;
+        Ok(())
+    }
+
+    /// The archive in the making; committing it moves it to its path.
+    pub fn archive(&self) -> Result<AtomicFile> {
+        let path = self.folder.join("archive");
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        AtomicFile::proceed(file.map_err(Error::io("open", &path))?, &path, self.output.clone())
+    }
+
+    /// What an earlier encoding did.
+    pub fn done(&mut self) -> Vec<Progressed> {
+        std::mem::take(&mut self.done)
+    }
+
+    /// Whether so much time went by that what was done should be saved.
+    pub fn is_due(&self) -> bool {
+        self.saved.elapsed() >= self.every
+    }
+
+    /// Whether there is something on disk to go on with.
+    pub fn is_kept(&self) -> bool {
+        self.kept
+    }
+
+    /// Notes that images are done; the rows of their samples must be on disk.
+    pub fn save(&mut self, progress: Progressed) -> Result<()> {
+        self.note(&Line::Progress(progress))?;
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    /// Forgets all, as the archive is at its path or nothing can go on.
+    pub fn discard(&mut self) {
+        self.kept = false;
+    }
+
+    fn note(&mut self, line: &Line) -> Result<()> {
+        let failed = Error::io("write", self.folder.join("journal"));
+        let write = |journal: &mut File| {
+            let mut bytes = serde_json::to_vec(line)?;
+            bytes.push(b'\n');
+            journal.seek(SeekFrom::End(0))?;
+            journal.write_all(&bytes)?;
+            journal.sync_data()
+        };
+        write(&mut self.journal).map_err(failed)
+    }
+}
+
+impl Drop for Checkpoint {
+    fn drop(&mut self) {
+        if !self.kept {
+            // What cannot be removed does no harm: the next encoding begins anew in it.
+            for name in ["archive", "codebook", "journal"] {
+                let _ = fs::remove_file(self.folder.join(name));
+            }
+            let _ = fs::remove_dir(&self.folder);
+        }
+    }
+}
+
+/// All that the bytes of an archive depend on, the pixels of the images aside.
+fn task(source: &dyn Source, options: &EncodeOptions) -> BTreeMap<String, String> {
+    let pair = |(a, b): (u32, u32)| format!("{a}x{b}");
+    let codebook = match &options.codebook {
+        Codebook::Train(codewords) => format!("at most {codewords} codewords"),
+        Codebook::Given(codebook) => format!("{} bytes with CRC-32C {}", codebook.len(), to_hex(crc32c(codebook))),
+    };
+    let names = (0..source.len()).fold(0, |crc, index| crc32c::crc32c_append(crc, source.name(index).as_bytes()));
+    let task = [
+        ("encoder", concat!("kuat ", env!("CARGO_PKG_VERSION")).to_string()),
+        ("images", source.len().to_string()),
+        ("names of the images", to_hex(names)),
+        ("size", pair(options.image_size)),
+        ("channels", options.channels.to_string()),
+        ("patch", pair(options.patch)),
+        ("codebook", codebook),
+        ("fit", options.fit.to_string()),
+        ("seed", options.seed.to_string()),
+        ("on error", options.on_error.to_string()),
+    ];
+    task.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+}
