@@ -166,3 +166,63 @@ fn wrong_arguments_are_refused() {
         assert!(matches!(GpuNearest::new(&device, &[0; 1024], 1024), Err(Error::GpuLimit { .. })));
     });
 }
+
+/// Pictures of waves, of sizes of their own, and one that cannot be read.
+#[cfg(feature = "encode")]
+struct Waves;
+
+#[cfg(feature = "encode")]
+impl kuat::encode::Source for Waves {
+    fn len(&self) -> usize {
+        7
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("wave {index}")
+    }
+
+    fn read(&self, index: usize, channels: u32) -> kuat::Result<kuat::encode::Image> {
+        if index == 3 {
+            return Err(Error::Source { name: self.name(index), source: "no such wave".into() });
+        }
+        let (width, height) = (40 + index as u32, 30);
+        let value = |i: u32| {
+            let (x, y) = (i / channels % width, i / channels / width);
+            ((x * x * (1 + i % channels) + y * (31 + index as u32) + x * y) / 7) as u8
+        };
+        let pixels = (0..width * height * channels).map(value).collect();
+        Ok(kuat::encode::Image { width, height, channels, pixels })
+    }
+}
+
+#[test]
+#[cfg(feature = "encode")]
+fn archives_are_the_cpus_byte_for_byte() {
+    use kuat::encode::{Codebook, EncodeOptions, OnError, Searcher, encode};
+
+    let folder = tempfile::tempdir().expect("tempdir");
+    let path = folder.path().join("out.qvq");
+    on_every_adapter(|select| {
+        let device = Device::open(select).expect("the adapter opens");
+        // Both sides have a remainder; a patch that is long; one value, of which all are codewords.
+        for (patch, channels, codewords) in [((4, 3), 3, 100), ((2, 2), 1, 30), ((9, 9), 4, 20), ((1, 1), 1, 256)] {
+            let encoded = |searcher: Searcher| {
+                let name = searcher.name();
+                let options = EncodeOptions {
+                    image_size: (33, 26),
+                    channels,
+                    patch,
+                    codebook: Codebook::Train(codewords),
+                    on_error: OnError::Skip,
+                    searcher,
+                    ..EncodeOptions::default()
+                };
+                let summary = encode(&Waves, &path, &options, &()).expect("encoded");
+                assert_eq!((summary.samples, summary.skipped.len(), summary.device), (6, 1, name));
+                (std::fs::read(&path).expect("read"), summary.mean_psnr_db, summary.min_psnr_db, summary.pooled_psnr_db)
+            };
+            let (by_gpu, by_cpu) = (encoded(Searcher::Gpu(device.clone())), encoded(Searcher::Cpu));
+            assert!(by_gpu == by_cpu, "patches of {patch:?} on {device:?}");
+        }
+    });
+}

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::Report;
 use super::terminal::Terminal;
+use crate::backend::Backend;
 use crate::encode::{Codebook, EncodeOptions, Fit, Folder, OnError, encode, partial_folder, skipped_report};
 use crate::error::Error;
 
@@ -46,6 +47,12 @@ pub(super) struct Arguments {
     /// What to do about files that cannot be read: `fail` or `skip`
     #[arg(long, default_value = "fail", value_name = "WHAT")]
     on_error: OnError,
+    /// What searches for nearest codewords, with the same archive: `cpu`, `gpu`, `auto` (the best real GPU, else the CPU)
+    #[arg(long, default_value = "cpu")]
+    backend: Backend,
+    /// Part of the name of the GPU adapter to use, with --backend gpu; see `kuat devices`
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
     /// Go on with an encoding to the same archive that was interrupted; it ends in the same bytes
     #[arg(long)]
     resume: bool,
@@ -73,6 +80,7 @@ impl Arguments {
             fit: self.fit,
             seed: self.seed,
             on_error: self.on_error,
+            searcher: self.backend.device(self.adapter.as_deref())?.into(),
             resume: self.resume,
         };
         let terminal = Terminal::new();
@@ -92,6 +100,7 @@ impl Arguments {
             writeln!(text, "classes           {}", classes.len())?;
         }
         writeln!(text, "codebook          {} codewords, {}-bit indices", summary.codewords, summary.index_bits)?;
+        writeln!(text, "searched on       {}", summary.device)?;
         writeln!(text, "bytes per image   {}, and the codebook once", summary.bytes_per_image)?;
         writeln!(text, "PSNR              {:.2} dB mean, {:.2} dB worst", summary.mean_psnr_db, summary.min_psnr_db)?;
         writeln!(

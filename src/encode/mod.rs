@@ -1,6 +1,8 @@
 //! Making archives from images: sources, resizing, codebook training and the search for the nearest codeword.
 
 mod checkpoint;
+#[cfg(feature = "gpu")]
+mod chunk;
 mod kmeans;
 mod nearest;
 mod patches;
@@ -10,6 +12,7 @@ mod projection;
 mod quality;
 mod resize;
 mod sample;
+mod search;
 mod seeding;
 mod source;
 mod spool;
@@ -18,12 +21,13 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use checkpoint::partial_folder;
-pub use kmeans::train;
+pub use kmeans::{train, train_with};
 pub use nearest::NearestCodeword;
 pub use picture::{Image, MAX_PIXELS};
 pub use pipeline::{EncodeSummary, Skipped, encode, report_skipped, skipped_report};
 pub use quality::{MAX_PSNR_DB, psnr};
 pub use resize::{Fit, resize};
+pub use search::Searcher;
 pub use source::{Folder, Source};
 pub use spool::Spool;
 
@@ -48,6 +52,8 @@ pub struct EncodeOptions {
     pub seed: u64,
     /// What becomes of images that cannot be read.
     pub on_error: OnError,
+    /// What searches for nearest codewords; the archive is the same.
+    pub searcher: Searcher,
     /// Whether an interrupted encoding to the same archive goes on where it was; it must be one of the same images
     /// and options. If there is none, a new one begins.
     pub resume: bool,
@@ -81,6 +87,7 @@ impl Default for EncodeOptions {
             fit: Fit::Crop,
             seed: 0,
             on_error: OnError::Fail,
+            searcher: Searcher::Cpu,
             resume: false,
         }
     }

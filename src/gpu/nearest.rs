@@ -1,8 +1,9 @@
 //! The shader `nearest.wgsl`: a codebook on a GPU, and the search for the codewords nearest to patches.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU64;
+use std::sync::{Mutex, PoisonError};
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -138,7 +139,7 @@ impl GpuNearest {
         let shape = Shape::new(codeword_len);
         let limits = device.raw().limits();
         let workgroup_size = workgroup_size(&limits);
-        let pipeline = compile(device, &shape, workgroup_size)?;
+        let pipeline = device.searches().get(device, &shape, workgroup_size)?;
         let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MAX_PART);
         let per_batch = (most.min(MOST_BYTES) / (shape.quads() * QUAD) as u64)
             .min(most / 4)
@@ -329,6 +330,23 @@ fn check_codebook(codebook: &[u8], len: usize) -> Result<()> {
     let found = format!("{} bytes in pieces of {len}", codebook.len());
     let expected = format!("1 to {MAX_CODEWORDS} whole pieces of 1 to 1024 bytes");
     Err(Error::Argument { argument: "codebook", found, expected })
+}
+
+/// The kernels of a device by the length of codewords, made when first used: training searches in codebook after codebook.
+#[derive(Debug, Default)]
+pub(super) struct Pipelines {
+    made: Mutex<HashMap<usize, wgpu::ComputePipeline>>,
+}
+
+impl Pipelines {
+    fn get(&self, device: &Device, shape: &Shape, workgroup_size: u32) -> Result<wgpu::ComputePipeline> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = made.get(&shape.len) {
+            return Ok(pipeline.clone());
+        }
+        let pipeline = compile(device, shape, workgroup_size)?;
+        Ok(made.entry(shape.len).or_insert(pipeline).clone())
+    }
 }
 
 fn compile(device: &Device, shape: &Shape, workgroup_size: u32) -> Result<wgpu::ComputePipeline> {
