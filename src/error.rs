@@ -233,8 +233,14 @@ pub enum Error {
         /// The cause.
         source: image::ImageError,
     },
+    /// A picture of which only the beginning is there.
+    #[error("{} is cut short: it ends within its pixels; copy or download it again", path.display())]
+    ImageCut {
+        /// The file.
+        path: PathBuf,
+    },
     /// A picture that is too large to decode safely.
-    #[error("{} is {width}x{height} pixels, the limit is {limit} pixels", path.display())]
+    #[error("{} is {width}x{height} pixels, the limit is {limit} pixels (--max-pixels)", path.display())]
     ImageTooLarge {
         /// The file.
         path: PathBuf,

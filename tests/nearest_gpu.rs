@@ -181,7 +181,8 @@ impl kuat::encode::Source for Waves {
         format!("wave {index}")
     }
 
-    fn read(&self, index: usize, channels: u32) -> kuat::Result<kuat::encode::Image> {
+    fn read(&self, index: usize, options: &kuat::encode::ReadOptions) -> kuat::Result<kuat::encode::Image> {
+        let channels = options.channels;
         if index == 3 {
             return Err(Error::Source { name: self.name(index), source: "no such wave".into() });
         }

@@ -19,8 +19,12 @@ def encode(
     codebook=65_536,
     channels=3,
     fit="crop",
+    filter="bilinear",
+    resize_short=None,
+    max_pixels=178_956_970,
     seed=0,
     on_error="fail",
+    device="cpu",
     resume=False,
     classes=None,
     progress=True,
@@ -70,11 +74,21 @@ def encode(
     fit : str
         How images of another size are brought to it: "crop" (scaled until it is covered, then cut around the centre),
         "stretch" or "pad".
+    filter : str
+        How pixels are weighed in that, as in Pillow: "bilinear", "bicubic", "lanczos", "box" or "hamming".
+    resize_short : int, optional
+        With fit="crop": the short side is brought to so many pixels before the cut; 256 for size=224 is the usual
+        evaluation on ImageNet. The default is what just covers the size.
+    max_pixels : int
+        An image file of more pixels is not decoded. The default is Pillow's.
     seed : int
         Chooses the patches to train on.
     on_error : str
         "fail": the first image that cannot be read ends the work. "skip": such images are left out and listed, in the
         summary and in `path` + ".skipped.json".
+    device : str or int
+        What searches for nearest codewords: "cpu", "gpu", "auto" (the best real GPU, or the CPU if there is none), or an
+        adapter's name or number in `kuat.devices()`. The archive is the same.
     resume : bool
         Go on with an encoding to the same path that was interrupted: it ends in the same bytes. An encoding that took
         ten seconds or more keeps what is done in the folder `path` + ".partial". The images and options must be the
@@ -88,7 +102,7 @@ def encode(
     Returns
     -------
     dict
-        What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "codewords", "index_bits",
+        What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "codewords", "device", "index_bits",
         "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed", and the seconds.
 
     Raises
@@ -102,7 +116,9 @@ def encode(
     Exception
         Whatever the source raises, as it is.
     """
-    options = _options(size, patch, codebook, channels, fit, seed, on_error, resume)
+    options = _options(
+        size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error, device, resume
+    )
     classes = checked_classes(classes)
     path = os.fsdecode(path)
     with reporting(progress) as report:
@@ -173,12 +189,18 @@ class ArchiveWriter:
         codebook=65_536,
         channels=3,
         fit="crop",
+        filter="bilinear",
+        resize_short=None,
+        max_pixels=178_956_970,
         seed=0,
         on_error="fail",
+        device="cpu",
         classes=None,
         progress=True,
     ):
-        options = _options(size, patch, codebook, channels, fit, seed, on_error)
+        options = _options(
+            size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error, device
+        )
         self._start(path, options, Items(options.channels, checked_classes(classes)), progress)
 
     @classmethod
@@ -247,9 +269,11 @@ class ArchiveWriter:
             self.close()
 
 
-def _options(size, patch, codebook, channels, fit, seed, on_error, resume=False):
+def _options(
+    size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error, device, resume=False
+):
     """The checked options of the native half."""
-    for name, value in (("fit", fit), ("on_error", on_error)):
+    for name, value in (("fit", fit), ("filter", filter), ("on_error", on_error)):
         if not isinstance(value, str):
             raise TypeError(f"{name} is {value!r}, expected a str")
     return _kuat.Options(
@@ -258,8 +282,12 @@ def _options(size, patch, codebook, channels, fit, seed, on_error, resume=False)
         codebook=_codebook(codebook),
         channels=_integer("channels", channels),
         fit=fit,
+        filter=filter,
+        resize_short=None if resize_short is None else _integer("resize_short", resize_short),
+        max_pixels=_integer("max_pixels", max_pixels, 64),
         seed=_integer("seed", seed, 64),
         on_error=on_error,
+        device=device,
         resume=bool(resume),
     )
 

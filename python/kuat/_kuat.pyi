@@ -58,6 +58,7 @@ _PerChannel: TypeAlias = float | Sequence[float] | NDArray[np.floating[Any]] | _
 # The name of an adapter, or a part of it, is as good as the three words.
 _Device: TypeAlias = Literal["auto", "cpu", "gpu"] | str | int
 _Fit: TypeAlias = Literal["crop", "stretch", "pad"]
+_Filter: TypeAlias = Literal["bilinear", "bicubic", "lanczos", "box", "hamming"]
 _OnError: TypeAlias = Literal["fail", "skip"]
 _Progress: TypeAlias = Callable[[str, int, int], object]
 _Out = TypeVar("_Out", bound=NDArray[Any] | _TorchTensor)
@@ -79,6 +80,7 @@ class _Info(TypedDict):
     grid_width: int
     grid_height: int
     codewords: int
+    device: str
     index_bits: int
     bytes_per_image: int
     file_len: int
@@ -125,6 +127,7 @@ class _Summary(TypedDict):
     skipped: list[_Skipped]
     classes: list[str] | None
     codewords: int
+    device: str
     index_bits: int
     bytes_per_image: int
     file_len: int
@@ -413,8 +416,12 @@ class Options:
         codebook: int | NDArray[np.uint8],
         channels: int,
         fit: str,
+        filter: str,
+        resize_short: int | None,
+        max_pixels: int,
         seed: int,
         on_error: str,
+        device: _Device,
         resume: bool,
     ) -> Self: ...
     @property

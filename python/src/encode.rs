@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kuat::encode::{EncodeSummary, Folder, Image, Source, encode};
+use kuat::encode::{EncodeSummary, Folder, Image, ReadOptions, Source, encode};
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use rayon::ThreadPoolBuilder;
@@ -104,7 +104,7 @@ impl Source for PythonSource {
         format!("item {index}")
     }
 
-    fn read(&self, index: usize, channels: u32) -> kuat::Result<Image> {
+    fn read(&self, index: usize, options: &ReadOptions) -> kuat::Result<Image> {
         let (answer, answered) = sync_channel(1);
         // Both fail only if the thread that called has ended the work.
         self.questions.send(Question { index, answer }).map_err(|_| kuat::Error::Interrupted)?;
@@ -113,7 +113,7 @@ impl Source for PythonSource {
         let (picture, label, caption) = item.map_err(failed)?;
         put(self.labels.as_ref(), index, label);
         put(self.captions.as_ref(), index, caption);
-        picture.into_image(channels)
+        picture.into_image(options)
     }
 
     fn has_labels(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kuat::encode::Image;
+use kuat::encode::{Image, ReadOptions};
 use numpy::{PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -26,11 +26,11 @@ pub(crate) enum Picture {
 
 impl Picture {
     /// The image in the archive's channels.
-    pub fn into_image(self, channels: u32) -> kuat::Result<Image> {
+    pub fn into_image(self, options: &ReadOptions) -> kuat::Result<Image> {
         match self {
-            Self::File(path) => Image::decode(&path, channels),
+            Self::File(path) => Image::decode(&path, options),
             Self::Pixels { width, height, channels: found, pixels } => {
-                Image::new(width, height, found, pixels, channels)
+                Image::new(width, height, found, pixels, options.channels)
             }
         }
     }

@@ -55,7 +55,7 @@ impl ArchiveWriter {
         caption: Option<String>,
     ) -> PyResult<()> {
         py.detach(|| {
-            let image = picture.into_image(self.options.channels);
+            let image = picture.into_image(&self.options.reading());
             let mut images = self.locked()?;
             let images = images.as_mut().ok_or_else(closed)?;
             match image {

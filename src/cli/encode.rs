@@ -9,7 +9,9 @@ use serde_json::json;
 use super::Report;
 use super::terminal::Terminal;
 use crate::backend::Backend;
-use crate::encode::{Codebook, EncodeOptions, Fit, Folder, OnError, encode, partial_folder, skipped_report};
+use crate::encode::{
+    Codebook, EncodeOptions, Filter, Fit, Folder, MAX_PIXELS, OnError, encode, partial_folder, skipped_report,
+};
 use crate::error::Error;
 
 /// Most skipped files that are listed for people; the report beside the archive has them all.
@@ -32,6 +34,15 @@ pub(super) struct Arguments {
     /// How images of another size are brought to it: `crop` (short side to the target, centre cut), `stretch`, `pad`
     #[arg(long, default_value = "crop", value_name = "FIT")]
     fit: Fit,
+    /// With --fit crop: scale the short side to this, then cut, as 256 for 224x224 in the usual evaluation on ImageNet
+    #[arg(long, value_name = "N")]
+    resize_short: Option<u32>,
+    /// How pixels are weighed in resizing, as in Pillow: `bilinear`, `bicubic`, `lanczos`, `box`, `hamming`
+    #[arg(long, default_value = "bilinear", value_name = "FILTER")]
+    filter: Filter,
+    /// The most pixels of an image that is decoded, against decompression bombs
+    #[arg(long, default_value_t = MAX_PIXELS, value_name = "N")]
+    max_pixels: u64,
     /// Width and height of a patch in pixels, 1 to 16; one number for squares. Smaller is better and larger
     #[arg(long, default_value = "4", value_parser = size, value_name = "P|PxQ")]
     patch: (u32, u32),
@@ -78,6 +89,9 @@ impl Arguments {
             patch: self.patch,
             codebook: Codebook::Train(self.codebook),
             fit: self.fit,
+            resize_short: self.resize_short,
+            filter: self.filter,
+            max_pixels: self.max_pixels,
             seed: self.seed,
             on_error: self.on_error,
             searcher: self.backend.device(self.adapter.as_deref())?.into(),

@@ -13,7 +13,7 @@ use super::terminal::Terminal;
 use crate::archive::Archive;
 use crate::decode::Decoder;
 use crate::decode::cpu::CpuDecoder;
-use crate::encode::{EncodeOptions, Folder, Image, Source, prepare};
+use crate::encode::{Folder, Image, Source, options_of, prepare};
 use crate::geometry::Geometry;
 use crate::output::OutputSpec;
 
@@ -95,13 +95,7 @@ impl Arguments {
                 self.against.as_deref().unwrap_or(&self.archive).display()
             );
         }
-        let g = archive.geometry();
-        let options = EncodeOptions {
-            image_size: (g.image_width() as u32, g.image_height() as u32),
-            channels: g.channels() as u32,
-            fit: archive.metadata().get("fit").map_or(Ok(Default::default()), |fit| fit.parse())?,
-            ..Default::default()
-        };
+        let options = options_of(archive)?;
         Ok(samples.par_iter().map(|&sample| prepare(&folder, sample, &options)).collect::<Result<_, _>>()?)
     }
 }

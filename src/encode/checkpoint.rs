@@ -252,9 +252,8 @@ fn task(source: &dyn Source, options: &EncodeOptions) -> BTreeMap<String, String
         ("channels", options.channels.to_string()),
         ("patch", pair(options.patch)),
         ("codebook", codebook),
-        ("fit", options.fit.to_string()),
-        ("seed", options.seed.to_string()),
-        ("on error", options.on_error.to_string()),
+        ("max_pixels", options.max_pixels.to_string()),
+        ("on_error", options.on_error.to_string()),
     ];
-    task.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+    task.into_iter().map(|(key, value)| (key.to_string(), value)).chain(super::recorded(options)).collect()
 }

@@ -23,14 +23,15 @@ use std::str::FromStr;
 pub use checkpoint::partial_folder;
 pub use kmeans::{train, train_with};
 pub use nearest::NearestCodeword;
-pub use picture::{Image, MAX_PIXELS};
+pub use picture::{Image, MAX_PIXELS, ReadOptions};
 pub use pipeline::{EncodeSummary, Skipped, encode, report_skipped, skipped_report};
 pub use quality::{MAX_PSNR_DB, psnr};
-pub use resize::{Fit, resize};
+pub use resize::{Filter, Fit, Resize};
 pub use search::Searcher;
 pub use source::{Folder, Source};
 pub use spool::Spool;
 
+use crate::archive::Archive;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::output::named;
@@ -48,6 +49,13 @@ pub struct EncodeOptions {
     pub codebook: Codebook,
     /// How images of another size are brought to the archive's.
     pub fit: Fit,
+    /// With [`Fit::Crop`]: the length in pixels that the shorter side is brought to before the cut, 256 for 224x224 in
+    /// the usual evaluation on ImageNet; just what covers the archive's size if `None`.
+    pub resize_short: Option<u32>,
+    /// How pixels are weighed in that.
+    pub filter: Filter,
+    /// The most pixels of an image that is decoded; a larger one is an error before memory is asked for.
+    pub max_pixels: u64,
     /// Chooses the training patches, if there are any; the same seed and images make the same archive.
     pub seed: u64,
     /// What becomes of images that cannot be read.
@@ -66,6 +74,7 @@ impl EncodeOptions {
     /// [`Error::Geometry`] or [`Error::Argument`] for options out of range.
     pub fn geometry(&self) -> Result<Geometry> {
         let geometry = Geometry::new(self.image_size, self.channels, self.patch)?;
+        self.resize().check()?;
         match &self.codebook {
             Codebook::Train(codewords) => kmeans::check_codewords(*codewords)?,
             Codebook::Given(codebook) => {
@@ -74,6 +83,16 @@ impl EncodeOptions {
             }
         }
         Ok(geometry)
+    }
+
+    /// How images are brought to the archive's size.
+    pub fn resize(&self) -> Resize {
+        Resize { size: self.image_size, fit: self.fit, short: self.resize_short, filter: self.filter }
+    }
+
+    /// How images are read.
+    pub fn reading(&self) -> ReadOptions {
+        ReadOptions { channels: self.channels, max_pixels: self.max_pixels }
     }
 }
 
@@ -85,6 +104,9 @@ impl Default for EncodeOptions {
             patch: (4, 4),
             codebook: Codebook::Train(65_536),
             fit: Fit::Crop,
+            resize_short: None,
+            filter: Filter::Bilinear,
+            max_pixels: MAX_PIXELS,
             seed: 0,
             on_error: OnError::Fail,
             searcher: Searcher::Cpu,
@@ -128,7 +150,7 @@ named!(OnError, "on error", "fail or skip", Fail Skip);
 /// # Errors
 /// The source's own if the image cannot be read; [`Error::Argument`] if it is not what it says.
 pub fn prepare(source: &dyn Source, index: usize, options: &EncodeOptions) -> Result<Image> {
-    bring_to_size(source.read(index, options.channels)?, options)
+    bring_to_size(source.read(index, &options.reading())?, options)
 }
 
 /// Resizes an image to the archive's size.
@@ -140,5 +162,52 @@ fn bring_to_size(image: Image, options: &EncodeOptions) -> Result<Image> {
             expected: options.channels.to_string(),
         });
     }
-    resize::resize_owned(image, options.image_size, options.fit)
+    options.resize().apply(image)
+}
+
+/// Metadata keys of how images were brought to the archive's size, and of the random numbers' seed.
+mod key {
+    pub const FIT: &str = "fit";
+    pub const RESIZE_SHORT: &str = "resize_short";
+    pub const FILTER: &str = "filter";
+    pub const SEED: &str = "seed";
+}
+
+/// What an archive records of the options that the rest of it does not tell: [`options_of`] reads it back.
+fn recorded(options: &EncodeOptions) -> Vec<(String, String)> {
+    let mut entries = vec![(key::FIT, options.fit.to_string()), (key::FILTER, options.filter.to_string())];
+    entries.extend(options.resize_short.map(|short| (key::RESIZE_SHORT, short.to_string())));
+    if let Codebook::Train(_) = options.codebook {
+        entries.push((key::SEED, options.seed.to_string()));
+    }
+    entries.into_iter().map(|(key, value)| (key.into(), value)).collect()
+}
+
+/// The options that an archive was encoded with, as far as it tells, so that [`prepare`] gives the images that it
+/// stands for. What it does not tell is as in [`EncodeOptions::default`]; the codebook is one of as many codewords.
+///
+/// # Errors
+/// [`Error::Metadata`] if it tells something that this version does not know.
+pub fn options_of<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<EncodeOptions> {
+    let g = archive.geometry();
+    let defaults = EncodeOptions::default();
+    Ok(EncodeOptions {
+        image_size: (g.image_width() as u32, g.image_height() as u32),
+        channels: g.channels() as u32,
+        patch: (g.patch_width() as u32, g.patch_height() as u32),
+        codebook: Codebook::Train(archive.codewords()),
+        fit: read_back(archive, key::FIT, "crop, stretch or pad")?.unwrap_or(defaults.fit),
+        resize_short: read_back(archive, key::RESIZE_SHORT, "a number of pixels")?,
+        filter: read_back(archive, key::FILTER, "a filter of this version's")?.unwrap_or(defaults.filter),
+        seed: read_back(archive, key::SEED, "a number of 64 bits")?.unwrap_or(defaults.seed),
+        ..defaults
+    })
+}
+
+fn read_back<D: AsRef<[u8]>, T: FromStr>(archive: &Archive<D>, key: &str, expected: &str) -> Result<Option<T>> {
+    let read = |found: &String| {
+        let error = |_| Error::Metadata { key: key.into(), found: found.clone(), expected: expected.into() };
+        found.parse().map_err(error)
+    };
+    archive.metadata().get(key).map(read).transpose()
 }

@@ -1,19 +1,38 @@
 //! Image files as pixels.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 use image::error::{LimitError, LimitErrorKind};
-use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageReader, Limits, Pixel};
+use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Pixel};
 
 use crate::error::{Error, Result};
 
 /// The most pixels that an image may have: where Pillow, too, takes a file for a decompression bomb.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
-/// The most memory for one decoded image, and the most bytes of a file: four bytes per pixel.
-const MAX_BYTES: u64 = 4 * MAX_PIXELS;
+/// What images are read as, and how large they may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReadOptions {
+    /// Values of a pixel: 1 (grey), 3 (RGB) or 4 (RGBA).
+    pub channels: u32,
+    /// The most pixels; [`MAX_PIXELS`] unless somebody knows better.
+    pub max_pixels: u64,
+}
+
+impl ReadOptions {
+    /// Images of so many channels, and at most [`MAX_PIXELS`] pixels.
+    pub fn new(channels: u32) -> Self {
+        Self { channels, max_pixels: MAX_PIXELS }
+    }
+
+    /// The most memory for one decoded image, and the most bytes of a file: four bytes per pixel, and 16 MiB for what
+    /// else there is.
+    fn max_bytes(&self) -> u64 {
+        self.max_pixels.saturating_mul(4).saturating_add(16 << 20)
+    }
+}
 
 /// An image of 8-bit values, pixels interleaved, rows from top to bottom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,30 +74,44 @@ impl Image {
     ///
     /// The picture is turned as its EXIF orientation says. Conversions are those of Pillow: grey is ITU-R 601 luma,
     /// 16-bit values lose their lower half, transparency is dropped rather than blended unless there is a channel
-    /// for it.
+    /// for it. A JPEG file that is cut short is an error, one with damaged data is decoded as far as it makes sense.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Image`] or [`Error::ImageTooLarge`], each with the path.
-    pub fn decode(path: &Path, channels: u32) -> Result<Self> {
-        let failed = |source| Error::Image { path: path.into(), source };
-        let too_big = || ImageError::Limits(LimitError::from_kind(LimitErrorKind::InsufficientMemory));
-        let file = File::open(path).map_err(Error::io("open", path))?;
+    /// [`Error::Io`], [`Error::Image`], [`Error::ImageCut`] or [`Error::ImageTooLarge`], each with the path.
+    pub fn decode(path: &Path, options: &ReadOptions) -> Result<Self> {
+        let mut file = File::open(path).map_err(Error::io("open", path))?;
         let file_len = file.metadata().map_err(Error::io("open", path))?.len();
-        if file_len > MAX_BYTES {
-            return Err(failed(too_big()));
+        if file_len > options.max_bytes() {
+            return Err(Error::Image { path: path.into(), source: too_big() });
         }
-        let reader = ImageReader::new(BufReader::new(file)).with_guessed_format();
-        let mut reader = reader.map_err(Error::io("read", path))?;
+        let mut bytes = Vec::with_capacity(file_len as usize);
+        // No more than that even if the file grows meanwhile.
+        file.by_ref().take(options.max_bytes()).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+        Self::decode_bytes(&bytes, path, options)
+    }
+
+    /// [`decode`](Self::decode) for a file that is in memory; errors call it `name`.
+    ///
+    /// # Errors
+    /// [`Error::Image`], [`Error::ImageCut`] or [`Error::ImageTooLarge`], each with the name.
+    pub fn decode_bytes(bytes: &[u8], name: &Path, options: &ReadOptions) -> Result<Self> {
+        let failed = |source| Error::Image { path: name.into(), source };
+        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+        let mut reader = reader.map_err(Error::io("read", name))?;
+        let format = reader.format();
         let mut limits = Limits::no_limits();
-        limits.max_alloc = Some(MAX_BYTES);
+        limits.max_alloc = Some(options.max_bytes());
         reader.limits(limits);
         let mut decoder = reader.into_decoder().map_err(failed)?;
         let (width, height) = decoder.dimensions();
-        if u64::from(width) * u64::from(height) > MAX_PIXELS {
-            return Err(Error::ImageTooLarge { path: path.into(), width, height, limit: MAX_PIXELS });
+        if u64::from(width) * u64::from(height) > options.max_pixels {
+            return Err(Error::ImageTooLarge { path: name.into(), width, height, limit: options.max_pixels });
         }
-        if decoder.total_bytes() > MAX_BYTES {
+        if decoder.total_bytes() > options.max_bytes() {
             return Err(failed(too_big()));
+        }
+        if format == Some(ImageFormat::Jpeg) && !jpeg_ends(bytes) {
+            return Err(Error::ImageCut { path: name.into() });
         }
         // A picture with a damaged orientation is a picture all the same.
         let orientation = decoder.orientation().ok();
@@ -86,7 +119,7 @@ impl Image {
         if let Some(orientation) = orientation {
             picture.apply_orientation(orientation);
         }
-        Ok(Self::from_dynamic(picture, channels))
+        Ok(Self::from_dynamic(picture, options.channels))
     }
 
     fn from_dynamic(picture: DynamicImage, channels: u32) -> Self {
@@ -104,6 +137,31 @@ impl Image {
         };
         Self { width, height, channels, pixels: convert(pixels, found, channels) }
     }
+}
+
+fn too_big() -> ImageError {
+    ImageError::Limits(LimitError::from_kind(LimitErrorKind::InsufficientMemory))
+}
+
+/// Whether a JPEG file goes on to its end marker. Decoders fill up what is missing with grey, and do not tell.
+fn jpeg_ends(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    // Every marker is FF and a byte that is neither 00 nor FF. Compressed data has FF only as FF 00 and in markers.
+    while let Some(place) = rest.windows(2).position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF)) {
+        let marker = rest[place + 1];
+        rest = &rest[place + 2..];
+        match marker {
+            0xD9 => return true,
+            // Without a length: TEM, restarts, start of image.
+            0x01 | 0xD0..=0xD8 => (),
+            _ => {
+                let Some((length, _)) = rest.split_first_chunk() else { return false };
+                let Some((_, behind)) = rest.split_at_checked(u16::from_be_bytes(*length).into()) else { return false };
+                rest = behind;
+            }
+        }
+    }
+    false
 }
 
 fn upper_bytes<P: Pixel<Subpixel = u16>>(picture: &ImageBuffer<P, Vec<u16>>) -> Vec<u8> {
@@ -135,7 +193,7 @@ fn luma([red, green, blue]: [u8; 3]) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
+    use image::{GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 
     use super::*;
 
@@ -143,7 +201,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("tempdir");
         let path = folder.path().join("picture.jpg");
         std::fs::write(&path, bytes).expect("write");
-        Image::decode(&path, channels)
+        Image::decode(&path, &ReadOptions::new(channels))
     }
 
     fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {

@@ -235,10 +235,7 @@ impl<'a> Pass<'a> {
         spec.captions = source.has_captions();
         spec.classes = source.classes();
         spec.samples = source.len();
-        spec.metadata.insert("fit".into(), options.fit.to_string());
-        if let Codebook::Train(_) = options.codebook {
-            spec.metadata.insert("seed".into(), options.seed.to_string());
-        }
+        spec.metadata.extend(super::recorded(options));
         let mut writer = ArchiveWriter::new(checkpoint.archive()?, spec)?;
         let mut tally = Tally::new(&geometry);
         let mut next = 0;
@@ -455,7 +452,7 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
-    use crate::encode::{Fit, Folder, Image, partial_folder, psnr};
+    use crate::encode::{Fit, Folder, Image, ReadOptions, options_of, partial_folder, psnr};
     use crate::{Archive, CpuDecoder, Decoder, OutputSpec};
 
     /// A folder of two classes with five pictures of 40 x 30 pixels.
@@ -511,6 +508,7 @@ mod tests {
             assert_eq!(archive.classes(), Some(&["cat".to_string(), "dog".to_string()][..]));
             assert_eq!(archive.labels().expect("labels").collect::<Vec<_>>(), [0, 0, 1, 1, 1]);
             assert_eq!((archive.metadata()["fit"].as_str(), archive.metadata()["seed"].as_str()), ("crop", "0"));
+            assert_eq!(options_of(&archive).expect("options"), options);
         }
     }
 
@@ -770,7 +768,7 @@ mod tests {
             fn name(&self, _: usize) -> String {
                 "wrong".into()
             }
-            fn read(&self, _: usize, _: u32) -> Result<Image> {
+            fn read(&self, _: usize, _: &ReadOptions) -> Result<Image> {
                 Ok(self.0.clone())
             }
         }

@@ -35,110 +35,208 @@ impl Fit {
 }
 named!(Fit, "fit", "crop, stretch or pad", Crop Stretch Pad);
 
-/// Brings an image to a size in pixels, (width, height), by antialiased bilinear convolution as Pillow does it. An
-/// image of that size stays untouched.
-///
-/// # Errors
-/// [`Error::Argument`] if a size is zero, or the image's pixels are not as many as it says.
-pub fn resize(image: &Image, size: (u32, u32), fit: Fit) -> Result<Image> {
-    check(image, size)?;
-    if (image.width, image.height) == size {
-        return Ok(image.clone());
-    }
-    scale_and_centre(image, size, fit)
+/// How pixels are weighed when an image is scaled, named as in Pillow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Filter {
+    /// A triangle: what most evaluation of networks is done with.
+    #[default]
+    Bilinear,
+    /// Cubic, a = -0.5 (Catmull-Rom).
+    Bicubic,
+    /// A sinc within a sinc of three lobes.
+    Lanczos,
+    /// The mean of what a pixel covers.
+    Box,
+    /// Nearly as sharp as bicubic, as fast as bilinear.
+    Hamming,
 }
 
-/// [`resize`] that does not copy an image of the right size.
-pub(super) fn resize_owned(image: Image, size: (u32, u32), fit: Fit) -> Result<Image> {
-    check(&image, size)?;
-    if (image.width, image.height) == size {
-        return Ok(image);
+impl Filter {
+    /// The name that the command and archives know.
+    pub fn name(self) -> &'static str {
+        match self {
+            Filter::Bilinear => "bilinear",
+            Filter::Bicubic => "bicubic",
+            Filter::Lanczos => "lanczos",
+            Filter::Box => "box",
+            Filter::Hamming => "hamming",
+        }
     }
-    scale_and_centre(&image, size, fit)
+
+    fn kernel(self) -> FilterType {
+        match self {
+            Filter::Bilinear => FilterType::Bilinear,
+            Filter::Bicubic => FilterType::CatmullRom,
+            Filter::Lanczos => FilterType::Lanczos3,
+            Filter::Box => FilterType::Box,
+            Filter::Hamming => FilterType::Hamming,
+        }
+    }
+}
+named!(Filter, "filter", "bilinear, bicubic, lanczos, box or hamming", Bilinear Bicubic Lanczos Box Hamming);
+
+/// How images are brought to one size: by antialiased convolution as Pillow does it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Resize {
+    /// Width and height in pixels.
+    pub size: (u32, u32),
+    /// What becomes of another shape.
+    pub fit: Fit,
+    /// With [`Fit::Crop`]: the length in pixels that the shorter side is brought to before the cut; what covers the
+    /// size if `None`.
+    pub short: Option<u32>,
+    /// How pixels are weighed.
+    pub filter: Filter,
 }
 
-fn check(image: &Image, size: (u32, u32)) -> Result<()> {
-    let channels = image.channels as usize;
-    let expected = image.width as usize * image.height as usize * channels;
-    if expected == 0 || !matches!(channels, 1 | 3 | 4) || image.pixels.len() != expected || size.0 == 0 || size.1 == 0 {
+/// The longest side of an image that is scaled: the table of weights takes up to 48 bytes for each pixel of a side.
+const MAX_SIDE: u32 = 1 << 20;
+
+/// A part of an image in pixels and fractions of them: left, top, width and height.
+type Part = [f64; 4];
+
+impl Resize {
+    /// Checks what does not depend on the image.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a side is zero, or `short` does not cover the size or is given without [`Fit::Crop`].
+    pub fn check(&self) -> Result<()> {
+        let (width, height) = self.size;
+        if width == 0 || height == 0 {
+            let found = format!("{width}x{height}");
+            return Err(Error::Argument { argument: "size", found, expected: "at least one pixel".into() });
+        }
+        let Some(short) = self.short else { return Ok(()) };
+        let expected = match self.fit {
+            Fit::Crop if short >= width.max(height) => return Ok(()),
+            Fit::Crop => format!("at least {}, so that it covers {width}x{height}", width.max(height)),
+            _ => format!("none with fit {}; it belongs to fit crop", self.fit),
+        };
+        Err(Error::Argument { argument: "resize short", found: short.to_string(), expected })
+    }
+
+    /// Brings an image to the size. One that has it already stays untouched, unless `short` says otherwise.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check); [`Error::Argument`] if the image's pixels are not as many as it says, or a
+    /// side is longer than 1,048,576 pixels.
+    pub fn apply(&self, image: Image) -> Result<Image> {
+        self.check()?;
+        check_image(&image)?;
+        if (image.width, image.height) == self.size
+            && self.short.is_none_or(|short| short == image.width.min(image.height))
+        {
+            return Ok(image);
+        }
+        let whole = [0.0, 0.0, f64::from(image.width), f64::from(image.height)];
+        match self.fit {
+            Fit::Crop => self.scale(&image, self.part(&image), self.size),
+            Fit::Stretch => self.stretch(&image, whole),
+            Fit::Pad => {
+                let inner = inside(&image, self.size);
+                let inner = Resize { size: inner, ..*self }.stretch(&image, whole)?;
+                Ok(if (inner.width, inner.height) == self.size { inner } else { centre(&inner, self.size) })
+            }
+        }
+    }
+
+    /// What of an image is seen in the end if it is scaled and cut as torchvision's Resize and CenterCrop do it: the
+    /// longer side is cut to whole pixels, and the cut begins at a whole pixel.
+    fn part(&self, image: &Image) -> Part {
+        let sides =
+            [(image.width, self.size.0), (image.height, self.size.1)].map(|(a, b)| (u64::from(a), u64::from(b)));
+        let [(width, across), (height, down)] = sides;
+        let (side, target) = match self.short {
+            Some(short) => (width.min(height), u64::from(short)),
+            None if width * down >= height * across => (height, down),
+            None => (width, across),
+        };
+        let [(left, width), (top, height)] = sides.map(|(found, wanted)| {
+            let scaled = target * found / side;
+            let start = half(scaled - wanted);
+            let back = |place: u64| found as f64 * place as f64 / scaled as f64;
+            (back(start), back(wanted))
+        });
+        [left, top, width, height]
+    }
+
+    fn stretch(&self, image: &Image, part: Part) -> Result<Image> {
+        if image.width > self.size.0 && image.height < self.size.1 {
+            // The resizer enlarges first here, which could take 100 GB for a long line.
+            let line = self.scale(image, part, (self.size.0, image.height))?;
+            return self.scale(&line, [0.0, 0.0, f64::from(line.width), f64::from(line.height)], self.size);
+        }
+        self.scale(image, part, self.size)
+    }
+
+    /// Scales a part of an image to `size`. As in Pillow, what lies around the part is looked at, too.
+    fn scale(&self, image: &Image, part: Part, size: (u32, u32)) -> Result<Image> {
+        let scaled = match image.channels {
+            _ if image.width.max(image.height) > MAX_SIDE => Err("a side is longer than 1048576 pixels".into()),
+            1 => self.scale_pixels::<U8>(image, part, size),
+            3 => self.scale_pixels::<U8x3>(image, part, size),
+            _ => self.scale_pixels::<U8x4>(image, part, size),
+        };
+        let pixels = scaled.map_err(|error| Error::Argument {
+            argument: "image size",
+            found: format!("{}x{} to {}x{} ({error})", image.width, image.height, size.0, size.1),
+            expected: "a size that can be resized".into(),
+        })?;
+        Ok(Image { width: size.0, height: size.1, channels: image.channels, pixels })
+    }
+
+    fn scale_pixels<P: PixelTrait>(
+        &self,
+        image: &Image,
+        [left, top, width, height]: Part,
+        size: (u32, u32),
+    ) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+        let source = TypedImageRef::<P>::from_buffer(image.width, image.height, &image.pixels)?;
+        let mut pixels = vec![0; size.0 as usize * size.1 as usize * image.channels as usize];
+        let mut target = TypedImage::<P>::from_buffer(size.0, size.1, &mut pixels)?;
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(self.filter.kernel()));
+        Resizer::new().resize_typed(&source, &mut target, &options.crop(left, top, width, height))?;
+        drop(target);
+        Ok(pixels)
+    }
+}
+
+fn check_image(image: &Image) -> Result<()> {
+    let Image { width, height, channels, ref pixels } = *image;
+    let expected = u128::from(width) * u128::from(height) * u128::from(channels);
+    if expected == 0 || !matches!(channels, 1 | 3 | 4) || pixels.len() as u128 != expected {
         return Err(Error::Argument {
             argument: "image",
-            found: format!(
-                "{} values for {}x{} pixels of {channels}, to be resized to {}x{}",
-                image.pixels.len(),
-                image.width,
-                image.height,
-                size.0,
-                size.1
-            ),
+            found: format!("{} values for {width}x{height} pixels of {channels}", pixels.len()),
             expected: "1, 3 or 4 values for each pixel, and no empty image".into(),
         });
     }
     Ok(())
 }
 
-fn scale_and_centre(image: &Image, size: (u32, u32), fit: Fit) -> Result<Image> {
-    let inner = match fit {
-        Fit::Crop | Fit::Stretch => size,
-        Fit::Pad => inside(image, size),
-    };
-    let scaled = if fit != Fit::Crop && image.width > inner.0 && image.height < inner.1 {
-        // The resizer enlarges first here, which could take 100 GB for an image 100,000,000 pixels wide.
-        scale(&scale(image, (inner.0, image.height), Fit::Stretch)?, inner, Fit::Stretch)?
-    } else {
-        scale(image, inner, fit)?
-    };
-    Ok(if inner == size { scaled } else { centre(&scaled, size) })
+/// Half of a number, ties to even as Python rounds.
+fn half(number: u64) -> u64 {
+    number / 2 + u64::from(number % 4 == 3)
 }
 
-/// The largest size of the image's proportions, each side at least one pixel, that lies within `size`.
+/// The largest size of the image's proportions, each side at least one pixel, that lies within `size`: Pillow's
+/// ImageOps.contain.
 fn inside(image: &Image, size: (u32, u32)) -> (u32, u32) {
-    let [width, height, across, down] = [image.width, image.height, size.0, size.1].map(u64::from);
-    let rounded = |side: u64, to: u64, from: u64| ((2 * side * to + from) / (2 * from)).max(1) as u32;
-    if width * down >= height * across {
-        (size.0, rounded(height, across, width).min(size.1))
+    let [width, height, across, down] = [image.width, image.height, size.0, size.1].map(f64::from);
+    let side = |ratio: f64, target: f64| (ratio * target).round_ties_even().clamp(1.0, f64::from(u32::MAX)) as u32;
+    if width / height > across / down {
+        (size.0, side(height / width, across).min(size.1))
     } else {
-        (rounded(width, down, height).min(size.0), size.1)
+        (side(width / height, down).min(size.0), size.1)
     }
 }
 
-/// Scales to `size`, what [`Fit::Crop`] cuts off aside.
-fn scale(image: &Image, size: (u32, u32), fit: Fit) -> Result<Image> {
-    let pixels = match image.channels {
-        1 => scale_pixels::<U8>(image, size, fit),
-        3 => scale_pixels::<U8x3>(image, size, fit),
-        _ => scale_pixels::<U8x4>(image, size, fit),
-    };
-    let pixels = pixels.map_err(|error| Error::Argument {
-        argument: "image size",
-        found: format!("{}x{} to {}x{} ({error})", image.width, image.height, size.0, size.1),
-        expected: "a size that can be resized".into(),
-    })?;
-    Ok(Image { width: size.0, height: size.1, channels: image.channels, pixels })
-}
-
-fn scale_pixels<P: PixelTrait>(
-    image: &Image,
-    size: (u32, u32),
-    fit: Fit,
-) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-    let source = TypedImageRef::<P>::from_buffer(image.width, image.height, &image.pixels)?;
-    let mut pixels = vec![0; size.0 as usize * size.1 as usize * image.channels as usize];
-    let mut target = TypedImage::<P>::from_buffer(size.0, size.1, &mut pixels)?;
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    // The crop box of Pillow's ImageOps.fit: to the fraction of a pixel.
-    let options = if fit == Fit::Crop { options.fit_into_destination(None) } else { options };
-    Resizer::new().resize_typed(&source, &mut target, &options)?;
-    drop(target);
-    Ok(pixels)
-}
-
-/// Puts an image into the middle of zeros.
+/// Puts an image into the middle of zeros, as Pillow's ImageOps.pad does.
 fn centre(image: &Image, size: (u32, u32)) -> Image {
     let channels = image.channels as usize;
     let [row, inner_row] = [size.0, image.width].map(|width| width as usize * channels);
-    let left = ((size.0 - image.width) / 2) as usize * channels;
-    let top = ((size.1 - image.height) / 2) as usize;
+    let [left, top] = [size.0 - image.width, size.1 - image.height].map(|rest| half(u64::from(rest)) as usize);
+    let left = left * channels;
     let mut pixels = vec![0; row * size.1 as usize];
     for (target, source) in pixels.chunks_exact_mut(row).skip(top).zip(image.pixels.chunks_exact(inner_row)) {
         target[left..left + inner_row].copy_from_slice(source);
@@ -149,6 +247,10 @@ fn centre(image: &Image, size: (u32, u32)) -> Image {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn resize(image: &Image, size: (u32, u32), fit: Fit) -> Result<Image> {
+        Resize { size, fit, short: None, filter: Filter::Bilinear }.apply(image.clone())
+    }
 
     fn grey(width: u32, height: u32, pixels: impl Into<Vec<u8>>) -> Image {
         Image { width, height, channels: 1, pixels: pixels.into() }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
 
-use super::picture::Image;
+use super::picture::{Image, ReadOptions};
 use crate::error::{Error, Result};
 
 /// Images in a fixed order, each perhaps with a label and a caption. They are read from several threads and more
@@ -22,11 +22,11 @@ pub trait Source: Sync {
     /// What to call an image in messages.
     fn name(&self, index: usize) -> String;
 
-    /// The pixels of an image in 1, 3 or 4 channels.
+    /// The pixels of an image in the channels asked for.
     ///
     /// # Errors
     /// Any, if the image cannot be read.
-    fn read(&self, index: usize, channels: u32) -> Result<Image>;
+    fn read(&self, index: usize, options: &ReadOptions) -> Result<Image>;
 
     /// Whether the same images can be read in another process, later: if not, an interrupted encoding cannot go on.
     fn is_lasting(&self) -> bool {
@@ -142,9 +142,9 @@ impl Source for Folder {
         path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
     }
 
-    fn read(&self, index: usize, channels: u32) -> Result<Image> {
+    fn read(&self, index: usize, options: &ReadOptions) -> Result<Image> {
         let (path, _) = self.images.get(index).ok_or(Error::Sample { sample: index, samples: self.images.len() })?;
-        Image::decode(path, channels)
+        Image::decode(path, options)
     }
 
     fn has_labels(&self) -> bool {
@@ -296,6 +296,6 @@ mod tests {
             listed(&folder).into_iter().map(|(name, _)| name).collect::<Vec<_>>(),
             ["a/1.png", "a/2.png", "a/3.png"]
         );
-        assert!(matches!(folder.read(2, 3), Err(Error::Io { .. })));
+        assert!(matches!(folder.read(2, &ReadOptions::new(3)), Err(Error::Io { .. })));
     }
 }

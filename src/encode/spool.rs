@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::picture::Image;
+use super::picture::{Image, ReadOptions};
 use super::source::Source;
 use super::{EncodeOptions, bring_to_size};
 use crate::error::{Error, Result};
@@ -82,7 +82,7 @@ impl Source for Spool {
         format!("image {index}")
     }
 
-    fn read(&self, index: usize, channels: u32) -> Result<Image> {
+    fn read(&self, index: usize, options: &ReadOptions) -> Result<Image> {
         if index >= self.len() {
             return Err(Error::Sample { sample: index, samples: self.len() });
         }
@@ -96,7 +96,7 @@ impl Source for Spool {
                 .map_err(Error::io("read a temporary file in", &self.folder))?;
             pixels
         };
-        Image::new(width, height, self.options.channels, pixels, channels)
+        Image::new(width, height, self.options.channels, pixels, options.channels)
     }
 
     fn is_lasting(&self) -> bool {
@@ -181,7 +181,7 @@ mod tests {
         let source = Folder::open(folder.path()).expect("open");
         let mut spool = Spool::create_in(folder.path(), &options()).expect("spool");
         for i in 0..source.len() {
-            spool.push(source.read(i, 3).expect("read"), source.label(i), None).expect("push");
+            spool.push(source.read(i, &options().reading()).expect("read"), source.label(i), None).expect("push");
         }
         spool.set_classes(source.classes());
         assert!(spool.written > 0 && !spool.waiting.is_empty());
@@ -221,6 +221,6 @@ mod tests {
         let grey = Image::new(1, 1, 1, vec![0], 1).expect("image");
         assert!(matches!(spool.push(grey, None, None), Err(Error::Argument { .. })));
         assert!(spool.is_empty());
-        assert!(matches!(spool.read(0, 3), Err(Error::Sample { .. })));
+        assert!(matches!(spool.read(0, &options().reading()), Err(Error::Sample { .. })));
     }
 }
