@@ -362,7 +362,7 @@ pub enum Error {
         place: usize,
     },
     /// The adapter's limits are too low for the smallest piece of the work.
-    #[error("{adapter}: {limit} is {found}, decoding needs at least {needed}")]
+    #[error("{adapter}: {limit} is {found}, at least {needed} is needed")]
     GpuLimit {
         /// The adapter's name.
         adapter: String,

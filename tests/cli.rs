@@ -383,3 +383,22 @@ fn an_interrupt_leaves_no_file_behind() {
     let left: Vec<_> = std::fs::read_dir(scene.folder.path()).expect("listed").flatten().collect();
     assert_eq!(left.len(), 1, "{left:?}");
 }
+
+#[test]
+fn a_gpu_searches_for_the_same_archive() {
+    let scene = Scene::new();
+    let archive = scene.encoded();
+    let expected = std::fs::read(scene.path(archive)).expect("read");
+    let encode = ["encode", "photos", "-o", "b.qvq", "--size", "64x48", "--codebook", "200"];
+    for adapter in scene.json(&["devices"])["adapters"].as_array().expect("a list") {
+        let name =
+            format!("{} ({})", adapter["name"].as_str().expect("a name"), adapter["api"].as_str().expect("an API"));
+        let summary = scene.json(&[&encode[..], &["--backend", "gpu", "--adapter", &name]].concat());
+        assert_eq!(summary["device"], name);
+        assert!(std::fs::read(scene.path("b.qvq")).expect("read") == expected, "{name}");
+    }
+    let message = scene.fails(2, &[&encode[..], &["--adapter", "anything"]].concat());
+    assert!(message.contains("anything") && message.contains("the backend is cpu"), "{message}");
+    let message = scene.fails(2, &[&encode[..], &["--backend", "gpu", "--adapter", "no such"]].concat());
+    assert!(message.contains("no such"), "{message}");
+}

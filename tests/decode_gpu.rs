@@ -7,22 +7,9 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
-use common::{CASES, Case, assert_same, outputs};
+use common::{CASES, Case, assert_same, on_every_adapter, outputs};
 use kuat::gpu::{Device, GpuDecoder, Resident, Select, Stream, adapters, wgpu};
 use kuat::{Archive, Decoder, Error, NaiveDecoder, OutputSpec};
-
-/// Runs a test on every adapter. None at all is a failure, unless `KUAT_TEST_WITHOUT_GPU` is set.
-fn on_every_adapter(test: impl Fn(&Select)) {
-    let found = adapters();
-    if found.is_empty() {
-        let allowed = std::env::var_os("KUAT_TEST_WITHOUT_GPU").is_some();
-        assert!(allowed, "no GPU adapter: run `make setup` for a software one, or set KUAT_TEST_WITHOUT_GPU=1");
-    }
-    for adapter in found {
-        eprintln!("on {adapter}");
-        test(&Select::Named(adapter.to_string()));
-    }
-}
 
 fn check(device: &Device, case: &Case, outputs: &[OutputSpec]) {
     let archive = case.archive();

@@ -24,6 +24,7 @@ def encode(
     max_pixels=178_956_970,
     seed=0,
     on_error="fail",
+    device="cpu",
     resume=False,
     classes=None,
     progress=True,
@@ -94,6 +95,9 @@ def encode(
     on_error : str
         "fail": the first image that cannot be read ends the work. "skip": such images are left out and listed, in the
         summary and in `path` + ".skipped.json".
+    device : str or int
+        What searches for nearest codewords: "cpu", "gpu", "auto" (the best real GPU, or the CPU if there is none), or an
+        adapter's name or number in `kuat.devices()`. The archive is the same.
     resume : bool
         Go on with an encoding to the same path that was interrupted: it ends in the same bytes. An encoding that took
         ten seconds or more keeps what is done in the folder `path` + ".partial". The images and options must be the
@@ -107,7 +111,7 @@ def encode(
     Returns
     -------
     dict
-        What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "codewords", "index_bits",
+        What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "codewords", "device", "index_bits",
         "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed", and the seconds.
 
     Raises
@@ -121,7 +125,9 @@ def encode(
     Exception
         Whatever the source raises, as it is.
     """
-    options = _options(size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error, resume)
+    options = _options(
+        size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error, device, resume
+    )
     classes = checked_classes(classes)
     path = os.fsdecode(path)
     with reporting(progress) as report:
@@ -197,10 +203,13 @@ class ArchiveWriter:
         max_pixels=178_956_970,
         seed=0,
         on_error="fail",
+        device="cpu",
         classes=None,
         progress=True,
     ):
-        options = _options(size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error)
+        options = _options(
+            size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error, device
+        )
         self._start(path, options, Items(options.channels, checked_classes(classes)), progress)
 
     @classmethod
@@ -269,7 +278,9 @@ class ArchiveWriter:
             self.close()
 
 
-def _options(size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error, resume=False):
+def _options(
+    size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error, device, resume=False
+):
     """The checked options of the native half."""
     for name, value in (("fit", fit), ("filter", filter), ("on_error", on_error)):
         if not isinstance(value, str):
@@ -285,6 +296,7 @@ def _options(size, patch, codebook, channels, fit, filter, resize_short, max_pix
         max_pixels=_integer("max_pixels", max_pixels, 64),
         seed=_integer("seed", seed, 64),
         on_error=on_error,
+        device=device,
         resume=bool(resume),
     )
 

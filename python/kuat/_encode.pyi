@@ -45,6 +45,7 @@ def encode(
     max_pixels: SupportsIndex = 178_956_970,
     seed: SupportsIndex = 0,
     on_error: _kuat._OnError = "fail",
+    device: _kuat._Device = "cpu",
     resume: bool = False,
     classes: Iterable[str] | None = None,
     progress: _Progress = True,
@@ -65,6 +66,7 @@ class ArchiveWriter:
         max_pixels: SupportsIndex = 178_956_970,
         seed: SupportsIndex = 0,
         on_error: _kuat._OnError = "fail",
+        device: _kuat._Device = "cpu",
         classes: Iterable[str] | None = None,
         progress: _Progress = True,
     ) -> None: ...

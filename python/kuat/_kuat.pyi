@@ -80,6 +80,7 @@ class _Info(TypedDict):
     grid_width: int
     grid_height: int
     codewords: int
+    device: str
     index_bits: int
     bytes_per_image: int
     file_len: int
@@ -143,6 +144,7 @@ class _Summary(TypedDict):
     skipped: list[_Skipped]
     classes: list[str] | None
     codewords: int
+    device: str
     index_bits: int
     bytes_per_image: int
     file_len: int
@@ -438,6 +440,7 @@ class Options:
         max_pixels: int,
         seed: int,
         on_error: str,
+        device: _Device,
         resume: bool,
     ) -> Self: ...
     @property

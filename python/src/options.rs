@@ -1,11 +1,13 @@
 //! How images become an archive, as Python says it.
 
-use kuat::encode::{Codebook, EncodeOptions};
+use kuat::encode::{Codebook, EncodeOptions, Searcher};
 use numpy::{PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::device::Device;
 use crate::error::raise;
+use crate::process::Process;
 
 /// What Python says of codewords.
 #[derive(FromPyObject)]
@@ -25,8 +27,9 @@ impl Options {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "they are keywords")]
     #[pyo3(signature = (*, size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error,
-        resume))]
+        device, resume))]
     fn new(
+        py: Python<'_>,
         size: (u32, u32),
         patch: (u32, u32),
         codebook: GivenCodebook<'_>,
@@ -37,6 +40,7 @@ impl Options {
         max_pixels: u64,
         seed: u64,
         on_error: &str,
+        device: Device,
         resume: bool,
     ) -> PyResult<Self> {
         let codebook = match codebook {
@@ -64,10 +68,16 @@ impl Options {
             max_pixels,
             seed,
             on_error: on_error.parse().map_err(raise)?,
+            searcher: Searcher::Cpu,
             resume,
         };
         options.geometry().map_err(raise)?;
-        Ok(Self(options))
+        let gpu = py.detach(|| match device {
+            Device::Cpu => Ok(None),
+            Device::Gpu(select) => Process::current().device(&select).map(Some),
+            Device::Auto => Process::current().best_device(),
+        })?;
+        Ok(Self(EncodeOptions { searcher: gpu.into(), ..options }))
     }
 
     #[getter]

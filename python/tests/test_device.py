@@ -60,3 +60,25 @@ def test_devices_by_name(archive):
             archive.device_name(wrong)
     with pytest.raises(ValueError, match="device"):
         archive.decode_batch([0], device="")
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=[f"{device['index']} {device['name']}" for device in DEVICES])
+def test_archives_encoded_on_gpus_are_those_of_cpus(device, tmp_path):
+    images = np.random.default_rng(8).integers(0, 256, (5, 21, 30, 3), dtype=np.uint8)
+    options = {"size": (30, 21), "codebook": 32, "progress": False}
+    assert kuat.encode(list(images), tmp_path / "cpu.qvq", **options)["device"] == "cpu"
+    for given in (device["index"], device["name"]):
+        summary = kuat.encode(list(images), tmp_path / "gpu.qvq", device=given, **options)
+        assert device["name"] in summary["device"]
+        assert (tmp_path / "gpu.qvq").read_bytes() == (tmp_path / "cpu.qvq").read_bytes()
+    with kuat.ArchiveWriter(tmp_path / "gpu.qvq", device=device["index"], **options) as writer:
+        for image in images:
+            writer.add(image)
+    assert (tmp_path / "gpu.qvq").read_bytes() == (tmp_path / "cpu.qvq").read_bytes()
+
+
+def test_devices_to_encode_on_are_checked(tmp_path):
+    for wrong, error in ((None, TypeError), (True, TypeError), ("", ValueError), ("no such adapter", kuat.Error)):
+        with pytest.raises(error):
+            kuat.encode([np.zeros((4, 4, 3), np.uint8)], tmp_path / "out.qvq", device=wrong)
+    assert not any(tmp_path.iterdir())

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::Report;
 use super::terminal::Terminal;
 use crate::archive::Archive;
+use crate::backend::Backend;
 use crate::encode::{
     Choice, Codebook, EncodeOptions, Filter, Fit, Goal, MAX_PIXELS, OnError, PATCHES, choose, encode, open, options_of,
     partial_folder, skipped_report,
@@ -75,6 +76,12 @@ pub(super) struct Arguments {
     /// What to do about files that cannot be read: `fail` or `skip`
     #[arg(long, default_value = "fail", value_name = "WHAT")]
     on_error: OnError,
+    /// What searches for nearest codewords, with the same archive: `cpu`, `gpu`, `auto` (the best real GPU, else the CPU)
+    #[arg(long, default_value = "cpu")]
+    backend: Backend,
+    /// Part of the name of the GPU adapter to use, with --backend gpu; see `kuat devices`
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
     /// Go on with an encoding to the same archive that was interrupted; it ends in the same bytes
     #[arg(long)]
     resume: bool,
@@ -127,6 +134,7 @@ impl Arguments {
             max_pixels: self.max_pixels,
             seed: self.seed,
             on_error: self.on_error,
+            searcher: self.backend.device(self.adapter.as_deref())?.into(),
             resume: self.resume,
         })
     }
@@ -163,6 +171,7 @@ impl Arguments {
             let (width, height) = trial.patch;
             writeln!(text, "chosen            {width}x{height} patches by {} trials", trials.len())?;
         }
+        writeln!(text, "searched on       {}", summary.device)?;
         writeln!(text, "bytes per image   {}, and the codebook once", summary.bytes_per_image)?;
         writeln!(text, "PSNR              {:.2} dB mean, {:.2} dB worst", summary.mean_psnr_db, summary.min_psnr_db)?;
         writeln!(

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 
 use rayon::prelude::*;
 
-use super::nearest::{NearestCodeword, check_patches};
+use super::nearest::check_patches;
 use super::projection::Projection;
+use super::search::Searcher;
 use super::seeding;
 use crate::error::{Error, Result};
 use crate::format::MAX_CODEWORDS;
@@ -37,6 +38,20 @@ const CONVERGED: f64 = 0.001;
 /// [`Error::Argument`] unless there is at least one patch, of 1 to 1024 values, and there may be 1 to 2^25
 /// codewords; [`Error::Interrupted`] if `progress` says so.
 pub fn train(patches: &[u8], len: usize, codewords: usize, progress: &dyn Progress) -> Result<Vec<u8>> {
+    train_with(&Searcher::Cpu, patches, len, codewords, progress)
+}
+
+/// As [`train`], with what searches for nearest codewords. The result is the same.
+///
+/// # Errors
+/// As [`train`], and the searcher's own.
+pub fn train_with(
+    searcher: &Searcher,
+    patches: &[u8],
+    len: usize,
+    codewords: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<u8>> {
     check_codewords(codewords)?;
     check_patches("training patches", patches, len)?;
     let count = patches.len() / len;
@@ -56,8 +71,9 @@ pub fn train(patches: &[u8], len: usize, codewords: usize, progress: &dyn Progre
     move_to_means(&mut codebook, patches, len, &nearest);
     let mut before = u64::MAX;
     for iteration in 1..=MAX_ITERATIONS {
-        let search = NearestCodeword::with_projection(&codebook, len, projection.clone())?;
-        let error = assign(&search, patches, len, &mut nearest, &mut distances, &counter)?;
+        let search = searcher.search(&codebook, len, || projection.clone())?;
+        search.assign(patches, len, &mut nearest, &mut distances, |patches| counter.add(patches))?;
+        let error = distances.par_iter().map(|&distance| u64::from(distance)).sum();
         move_to_means(&mut codebook, patches, len, &nearest);
         repair(&mut codebook, patches, len, &nearest, &distances);
         if before.saturating_sub(error) as f64 <= CONVERGED * before as f64 {
@@ -87,33 +103,6 @@ fn distinct(patches: &[u8], len: usize, most: usize) -> Option<Vec<u8>> {
         }
     }
     Some(seen.into_iter().flatten().copied().collect())
-}
-
-/// Finds the nearest codeword of every patch, starting from the one in `nearest`; returns the sum of the squared
-/// distances.
-fn assign(
-    search: &NearestCodeword,
-    patches: &[u8],
-    len: usize,
-    nearest: &mut [u32],
-    distances: &mut [u32],
-    counter: &Counter,
-) -> Result<u64> {
-    const CHUNK: usize = 4096;
-    patches
-        .par_chunks(CHUNK * len)
-        .zip(nearest.par_chunks_mut(CHUNK))
-        .zip(distances.par_chunks_mut(CHUNK))
-        .map(|((patches, nearest), distances)| {
-            for ((patch, nearest), distance) in
-                patches.chunks_exact(len).zip(nearest.iter_mut()).zip(distances.iter_mut())
-            {
-                (*nearest, *distance) = search.nearest(patch, Some(*nearest));
-            }
-            counter.add(nearest.len())?;
-            Ok(distances.iter().map(|&distance| u64::from(distance)).sum::<u64>())
-        })
-        .try_reduce(|| 0, |a, b| Ok(a + b))
 }
 
 /// Moves each codeword to the rounded mean of its patches; one without patches stays.
@@ -196,6 +185,7 @@ mod tests {
     use rand_pcg::Pcg32;
 
     use super::*;
+    use crate::encode::NearestCodeword;
 
     fn random_patches(count: usize, len: usize) -> Vec<u8> {
         let random = &mut Pcg32::seed_from_u64(3);

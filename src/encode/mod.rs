@@ -2,6 +2,8 @@
 
 mod against;
 mod checkpoint;
+#[cfg(feature = "gpu")]
+mod chunk;
 mod compare;
 mod goal;
 mod kmeans;
@@ -15,6 +17,7 @@ mod reach;
 mod read_at;
 mod resize;
 mod sample;
+mod search;
 mod seeding;
 mod source;
 mod spool;
@@ -29,12 +32,13 @@ pub use against::{AgainstReport, BadOriginal, Originals, verify_against};
 pub use checkpoint::partial_folder;
 pub use compare::{Budget, Comparison, Quality, Rival, compare};
 pub use goal::{Choice, Goal, PATCHES, Trial, choose};
-pub use kmeans::train;
+pub use kmeans::{train, train_with};
 pub use nearest::NearestCodeword;
 pub use picture::{Image, MAX_PIXELS, ReadOptions};
 pub use pipeline::{EncodeSummary, Skipped, encode, report_skipped, skipped_report};
 pub use quality::{MAX_PSNR_DB, psnr};
 pub use resize::{Filter, Fit, Resize};
+pub use search::Searcher;
 pub use source::{Cifar, Folder, Manifest, Source, TarShards, open, with_classes};
 pub use spool::Spool;
 pub use ssim::ssim;
@@ -68,6 +72,8 @@ pub struct EncodeOptions {
     pub seed: u64,
     /// What becomes of images that cannot be read.
     pub on_error: OnError,
+    /// What searches for nearest codewords; the archive is the same.
+    pub searcher: Searcher,
     /// Whether an interrupted encoding to the same archive goes on where it was; it must be one of the same images
     /// and options. If there is none, a new one begins.
     pub resume: bool,
@@ -115,6 +121,7 @@ impl Default for EncodeOptions {
             max_pixels: MAX_PIXELS,
             seed: 0,
             on_error: OnError::Fail,
+            searcher: Searcher::Cpu,
             resume: false,
         }
     }

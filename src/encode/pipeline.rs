@@ -1,14 +1,19 @@
 //! From a source to an archive.
 
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
 use super::checkpoint::{Checkpoint, Progressed, Sample};
+#[cfg(feature = "gpu")]
+use super::chunk;
 use super::nearest::NearestCodeword;
+use super::projection::Projection;
 use super::quality::{psnr_db, squared_distance};
+use super::search::Search;
 use super::source::Source;
 use super::{Codebook, EncodeOptions, OnError, kmeans, patches, prepare, sample};
 use crate::error::{Error, Result};
@@ -29,6 +34,8 @@ pub struct EncodeSummary {
     pub classes: Option<Vec<String>>,
     /// Codewords in the codebook.
     pub codewords: usize,
+    /// What searched for nearest codewords: `cpu`, or an adapter's name.
+    pub device: String,
     /// Bits of a stored index.
     pub index_bits: usize,
     /// Bytes of the index row of an image.
@@ -126,7 +133,8 @@ fn encode_saving(
         (None, Codebook::Train(codewords)) => {
             let training_patches = sample::sample(source, &geometry, options, *codewords, progress)?;
             let sampled = Instant::now();
-            (kmeans::train(&training_patches, geometry.codeword_len(), *codewords, progress)?, sampled)
+            let (searcher, len) = (&options.searcher, geometry.codeword_len());
+            (kmeans::train_with(searcher, &training_patches, len, *codewords, progress)?, sampled)
         }
     };
     if !checkpoint.is_kept() && checkpoint.is_due() {
@@ -136,7 +144,8 @@ fn encode_saving(
 
     let codewords = codebook.len() / geometry.codeword_len();
     let index_width = IndexWidth::narrowest(codewords)?;
-    let search = NearestCodeword::new(&codebook, geometry.codeword_len())?;
+    let len = geometry.codeword_len();
+    let search = options.searcher.search(&codebook, len, || Projection::new(&codebook, len))?;
     let mut pass = Pass::new(source, options, &codebook, checkpoint)?;
     let resumed = pass.next;
     if let Err(error) = pass.run(&search, progress) {
@@ -153,6 +162,7 @@ fn encode_saving(
         samples: tally.samples,
         classes: source.classes(),
         codewords,
+        device: options.searcher.name(),
         index_bits: index_width.bits(),
         bytes_per_image: index_width.row_len(geometry.patches()),
         file_len,
@@ -250,9 +260,17 @@ impl<'a> Pass<'a> {
     }
 
     /// Encodes the images that are left.
-    fn run(&mut self, search: &NearestCodeword, progress: &dyn Progress) -> Result<()> {
+    fn run(&mut self, search: &Search, progress: &dyn Progress) -> Result<()> {
         let counter = Counter::new(progress, "encoding", self.source.len());
         counter.add(self.next)?;
+        match search {
+            Search::Cpu(search) => self.run_on_cpu(search, &counter),
+            #[cfg(feature = "gpu")]
+            Search::Gpu(search) => self.run_on_gpu(search, &counter),
+        }
+    }
+
+    fn run_on_cpu(&mut self, search: &NearestCodeword, counter: &Counter) -> Result<()> {
         let chunk = (CHUNK_BYTES / (4 * self.geometry.patches())).clamp(1, CHUNK_IMAGES);
         while self.next < self.source.len() {
             let images = self.next..(self.next + chunk).min(self.source.len());
@@ -267,15 +285,40 @@ impl<'a> Pass<'a> {
                     encoded
                 })
                 .collect();
-            for (index, encoded) in images.zip(encoded) {
-                self.take(index, encoded)?;
-                self.next = index + 1;
-            }
-            if self.checkpoint.is_due() {
-                self.save()?;
-            }
+            self.take_all(images, encoded)?;
         }
         Ok(())
+    }
+
+    /// While the GPU searches, the CPU reads and resizes what comes next.
+    #[cfg(feature = "gpu")]
+    fn run_on_gpu(&mut self, search: &crate::gpu::GpuNearest, counter: &Counter) -> Result<()> {
+        let (source, options, geometry, codebook) = (self.source, self.options, self.geometry, self.codebook);
+        let count = chunk::images_per_chunk(&geometry, CHUNK_IMAGES);
+        let range = |first: usize| first..(first + count).min(source.len());
+        let read = |images: Range<usize>| -> Vec<Result<super::Image>> {
+            let read = |index| counter.add(0).and_then(|()| prepare(source, index, options));
+            images.into_par_iter().map(read).collect()
+        };
+        let mut images = read(range(self.next));
+        while self.next < source.len() {
+            let here = range(self.next);
+            let (encoded, next) =
+                rayon::join(|| chunk::encode_chunk(&geometry, codebook, search, images), || read(range(here.end)));
+            images = next;
+            counter.add(here.len())?;
+            self.take_all(here, encoded?)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rows of images that follow those before, and saves from time to time.
+    fn take_all(&mut self, images: Range<usize>, encoded: Vec<Result<Encoded>>) -> Result<()> {
+        for (index, encoded) in images.zip(encoded) {
+            self.take(index, encoded)?;
+            self.next = index + 1;
+        }
+        if self.checkpoint.is_due() { self.save() } else { Ok(()) }
     }
 
     /// Writes an image's row, or notes that there is none.
@@ -378,11 +421,7 @@ pub(super) fn encode_image(geometry: &Geometry, search: &NearestCodeword, image:
             let (nearest, distance) = search.nearest(&patch, hint);
             *index = nearest;
             hint = Some(nearest);
-            let (rows, values) = patches::visible(geometry, x, y);
-            squared_error += match rows * values == codeword_len {
-                true => u64::from(distance),
-                false => visible_error(geometry, &patch, search.codeword(nearest), rows, values),
-            };
+            squared_error += patch_error(geometry, x, y, &patch, search.codeword(nearest), distance);
         }
         squared_error
     };
@@ -391,8 +430,19 @@ pub(super) fn encode_image(geometry: &Geometry, search: &NearestCodeword, image:
     Encoded { indices, squared_error }
 }
 
-/// The squared error of what is visible of a patch.
-fn visible_error(geometry: &Geometry, patch: &[u8], codeword: &[u8], rows: usize, values: usize) -> u64 {
+/// The squared error of what is visible of a patch at a squared distance from its codeword.
+pub(super) fn patch_error(
+    geometry: &Geometry,
+    x: usize,
+    y: usize,
+    patch: &[u8],
+    codeword: &[u8],
+    distance: u32,
+) -> u64 {
+    let (rows, values) = patches::visible(geometry, x, y);
+    if rows * values == geometry.codeword_len() {
+        return distance.into();
+    }
     let row_len = geometry.patch_row_len();
     let rows = patch.chunks_exact(row_len).zip(codeword.chunks_exact(row_len)).take(rows);
     rows.map(|(a, b)| u64::from(squared_distance(&a[..values], &b[..values]))).sum()

@@ -171,11 +171,7 @@ pub(super) struct Reading {
 impl Reading {
     /// Blocks until all of it is there.
     pub fn wait(&mut self) -> Result<()> {
-        for piece in &mut self.pieces {
-            self.device.wait(&piece.submission)?;
-            pollster::block_on(piece.mapped(&self.device))?;
-        }
-        Ok(())
+        self.pieces.iter_mut().try_for_each(|piece| piece.wait(&self.device))
     }
 
     /// Copies it, once it is there.
@@ -201,7 +197,7 @@ const COPY: usize = 1 << 20;
 
 /// A copy on its way to the host.
 #[derive(Debug)]
-struct Piece {
+pub(super) struct Piece {
     staging: wgpu::Buffer,
     len: usize,
     /// What was copied: whole words.
@@ -214,7 +210,7 @@ impl Piece {
     const ACTION: &str = "reading back";
 
     /// Starts copying bytes of an output buffer to a staging buffer.
-    fn start(device: &Device, buffer: &wgpu::Buffer, start: u64, len: u64) -> Result<Self> {
+    pub fn start(device: &Device, buffer: &wgpu::Buffer, start: u64, len: u64) -> Result<Self> {
         let padded = len.next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT);
         device.scope(Self::ACTION, || {
             let staging = device.pool().take(device.raw(), STAGING_USAGE, padded);
@@ -230,6 +226,12 @@ impl Piece {
         })
     }
 
+    /// Blocks until it is there.
+    pub fn wait(&mut self, device: &Device) -> Result<()> {
+        device.wait(&self.submission)?;
+        pollster::block_on(self.mapped(device))
+    }
+
     /// The device's answer, once the submission is done.
     async fn mapped(&mut self, device: &Device) -> Result<()> {
         match (&mut self.mapped).await {
@@ -240,7 +242,7 @@ impl Piece {
     }
 
     /// Moves the copy to the front of `rest`.
-    fn copy_to(self, device: &Device, rest: &mut &mut [u8]) -> Result<()> {
+    pub fn copy_to(self, device: &Device, rest: &mut &mut [u8]) -> Result<()> {
         let view = self.staging.get_mapped_range(..self.padded).map_err(|error| device.error(Self::ACTION, error))?;
         let (target, behind) = std::mem::take(rest).split_at_mut(self.len);
         // One thread alone copies more slowly than a GPU's bus.

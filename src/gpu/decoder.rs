@@ -15,11 +15,11 @@ use crate::geometry::Geometry;
 use crate::output::OutputSpec;
 
 pub(super) const INDEX_USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_DST);
-const PARAMS_USAGE: wgpu::BufferUsages = wgpu::BufferUsages::UNIFORM.union(wgpu::BufferUsages::COPY_DST);
+pub(super) const PARAMS_USAGE: wgpu::BufferUsages = wgpu::BufferUsages::UNIFORM.union(wgpu::BufferUsages::COPY_DST);
 pub(super) const OUTPUT_USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC);
 
 /// Passes whose parameters share a buffer: it stays small even when a batch takes thousands.
-const MOST_PASSES: u64 = 1024;
+pub(super) const MOST_PASSES: u64 = 1024;
 
 /// Codebook bytes that are handed to the driver at a time.
 const UPLOAD: usize = 32 << 20;
@@ -41,10 +41,11 @@ struct Shared {
     pipelines: Pipelines,
 }
 
+/// Codewords in a buffer that can be bound as a whole.
 #[derive(Debug, Clone)]
-struct CodebookPart {
-    buffer: wgpu::Buffer,
-    codewords: Range<usize>,
+pub(super) struct CodebookPart {
+    pub buffer: wgpu::Buffer,
+    pub codewords: Range<usize>,
 }
 
 /// What a batch is made of.
@@ -124,7 +125,10 @@ impl GpuDecoder {
             workgroups_per_dimension: raw_limits.max_compute_workgroups_per_dimension.into(),
             workgroup_size: pipelines.workgroup_size().into(),
         };
-        let codebook = upload_codebook(device, &sizes, &limits, archive.codebook())?;
+        let layout = CodewordLayout::new(&sizes.geometry);
+        let (stored_len, most) = (sizes.geometry.codeword_len(), limits.binding.min(limits.buffer));
+        let pad = |stored: &[u8], padded: &mut [u8]| layout.pad(stored, padded);
+        let codebook = upload_codebook(device, archive.codebook(), stored_len, layout.len(), most, pad)?;
         let name = device.description().to_string();
         let codewords = archive.codewords();
         let device = device.clone();
@@ -331,16 +335,22 @@ impl GpuDecoder {
     }
 }
 
-/// Uploads the codebook in as many parts as the limits ask for.
-fn upload_codebook(device: &Device, sizes: &Sizes, limits: &Limits, codebook: &[u8]) -> Result<Vec<CodebookPart>> {
-    let layout = CodewordLayout::new(&sizes.geometry);
-    let (stored_len, len) = (sizes.geometry.codeword_len(), layout.len());
-    let per_part = (limits.binding.min(limits.buffer) / len as u64) as usize;
+/// Uploads a codebook in as many parts of at most `most` bytes as it takes. `pad` brings codewords of `stored_len` bytes to
+/// the `len` that they have on the device; what it leaves is zero.
+pub(super) fn upload_codebook(
+    device: &Device,
+    codebook: &[u8],
+    stored_len: usize,
+    len: usize,
+    most: u64,
+    pad: impl Fn(&[u8], &mut [u8]),
+) -> Result<Vec<CodebookPart>> {
+    let per_part = (most / len as u64) as usize;
     if per_part == 0 {
         return Err(Error::GpuLimit {
             adapter: device.description().to_string(),
             limit: "max_storage_buffer_binding_size",
-            found: limits.binding,
+            found: most,
             needed: len as u64,
         });
     }
@@ -359,7 +369,7 @@ fn upload_codebook(device: &Device, sizes: &Sizes, limits: &Limits, codebook: &[
         let per_upload = UPLOAD / len;
         for (j, stored) in part.chunks(per_upload * stored_len).enumerate() {
             let mut padded = vec![0; stored.len() / stored_len * len];
-            layout.pad(stored, &mut padded);
+            pad(stored, &mut padded);
             device.scope("uploading the codebook", || {
                 queue.write_buffer(&buffer, (j * per_upload * len) as u64, &padded);
                 // Lets the driver copy this piece, and free its staging memory, before the next.

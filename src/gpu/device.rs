@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use serde::Serialize;
 
+use super::nearest::Pipelines;
 use super::pool::Pool;
 use crate::error::{Error, Result};
 
@@ -166,6 +167,7 @@ struct Shared {
     device: wgpu::Device,
     queue: wgpu::Queue,
     pool: Pool,
+    searches: Pipelines,
     /// What went wrong outside any call that could report it.
     fault: Arc<Mutex<Option<String>>>,
     poller: OnceLock<mpsc::Sender<Awaited>>,
@@ -176,6 +178,15 @@ struct Awaited {
     submission: wgpu::SubmissionIndex,
     done: oneshot::Sender<Result<(), wgpu::PollError>>,
 }
+
+/// Whether they are clones of the same.
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+}
+
+impl Eq for Device {}
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -263,8 +274,8 @@ impl Device {
     }
 
     fn new(description: AdapterDescription, device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        let (pool, fault, poller) = Default::default();
-        Self { shared: Arc::new(Shared { description, device, queue, pool, fault, poller }) }
+        let (pool, searches, fault, poller) = Default::default();
+        Self { shared: Arc::new(Shared { description, device, queue, pool, searches, fault, poller }) }
     }
 
     /// What it is.
@@ -284,6 +295,10 @@ impl Device {
 
     pub(crate) fn pool(&self) -> &Pool {
         &self.shared.pool
+    }
+
+    pub(super) fn searches(&self) -> &Pipelines {
+        &self.shared.searches
     }
 
     pub(crate) fn error(&self, action: &'static str, message: impl fmt::Display) -> Error {

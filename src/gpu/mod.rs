@@ -2,7 +2,8 @@
 //!
 //! [`Device`] is a GPU opened or adopted, [`GpuDecoder`] an archive's codebook on it, [`PendingBatch`] a batch that
 //! it is decoding or has decoded. [`Stream`] brings batch after batch to host memory, with several on their way.
-//! [`Resident`] keeps all index rows on the GPU, so that sample numbers are all that a batch needs.
+//! [`Resident`] keeps all index rows on the GPU, so that sample numbers are all that a batch needs. [`GpuNearest`] goes the
+//! other way: it finds the nearest codewords of patches.
 //!
 //! ```no_run
 //! use kuat::gpu::{Device, GpuDecoder, Select};
@@ -22,6 +23,7 @@ mod decode;
 mod decoder;
 mod device;
 mod fill;
+mod nearest;
 mod plan;
 mod pool;
 mod resident;
@@ -32,6 +34,7 @@ mod timing;
 pub use batch::{BatchPart, PendingBatch};
 pub use decoder::GpuDecoder;
 pub use device::{AdapterDescription, AdapterKind, Device, Select, adapters};
+pub use nearest::GpuNearest;
 pub use resident::Resident;
 pub(crate) use stream::IN_FLIGHT;
 pub use stream::Stream;

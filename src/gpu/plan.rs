@@ -17,8 +17,8 @@ const MAX_WINDOW: u64 = 1 << 30;
 /// Largest part of one index row: bit numbers stay within 32 bits in the shader.
 const MAX_ROW_PART: u64 = 1 << 28;
 
-/// Largest part of the resident rows: byte numbers stay within 32 bits in the languages that shaders become.
-const MAX_PART: u64 = (1 << 32) - 4;
+/// Largest part of the resident rows or of a codebook that is searched: byte numbers stay within 32 bits in the languages that shaders become.
+pub(super) const MAX_PART: u64 = (1 << 32) - 4;
 /// Bytes of what the shader is told of an image of resident rows.
 const IMAGE_LEN: u64 = 8;
 

@@ -3,8 +3,8 @@
 use std::mem::{offset_of, size_of};
 
 use super::decode::{self, Kernel};
-use super::fill;
 use super::plan::Sizes;
+use super::{fill, nearest};
 use crate::archive::Archive;
 use crate::output::OutputSpec;
 
@@ -49,13 +49,21 @@ pub static ALL: &[Shader] = &[
         params_layout: layout!(fill::Params: first_unit end_unit stride value),
         params_size: size_of::<fill::Params>(),
     },
+    Shader {
+        name: "nearest.wgsl",
+        source: nearest::SOURCE,
+        params_layout: layout!(nearest::Params: patches first_codeword end_codeword first_index merge),
+        params_size: size_of::<nearest::Params>(),
+    },
 ];
 
 impl Shader {
-    /// The uses that decoding this archive to this output makes of the shader.
+    /// The uses that making this archive, or decoding it to this output, makes of the shader.
     pub fn uses<D: AsRef<[u8]>>(&self, archive: &Archive<D>, spec: &OutputSpec) -> Vec<Use> {
-        if self.name != "decode.wgsl" {
-            return fill::ENTRY_POINTS.map(|entry_point| (entry_point, Vec::new())).to_vec();
+        match self.name {
+            "fill.wgsl" => return fill::ENTRY_POINTS.map(|entry_point| (entry_point, Vec::new())).to_vec(),
+            "nearest.wgsl" => return nearest::uses(archive.geometry().codeword_len(), WORKGROUP_SIZE),
+            _ => {}
         }
         let sizes = Sizes { geometry: *archive.geometry(), index_width: archive.index_width() };
         let kernels = sizes.fit_columns().then(|| Kernel::columns(spec.dtype)).into_iter().chain([Kernel::Words]);

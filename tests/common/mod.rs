@@ -1,5 +1,5 @@
 //! Archives made in memory, and the table of cases that every decoder must pass.
-#![allow(dead_code, clippy::expect_used, clippy::panic)]
+#![allow(dead_code, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use std::io::Cursor;
 
@@ -178,5 +178,19 @@ impl Random {
 
     pub fn indices(&mut self, len: usize, codewords: usize) -> Vec<u32> {
         (0..len).map(|_| (self.next() % codewords as u64) as u32).collect()
+    }
+}
+
+/// Runs a test on every adapter. None at all is a failure, unless `KUAT_TEST_WITHOUT_GPU` is set.
+#[cfg(feature = "gpu")]
+pub fn on_every_adapter(test: impl Fn(&kuat::gpu::Select)) {
+    let found = kuat::gpu::adapters();
+    if found.is_empty() {
+        let allowed = std::env::var_os("KUAT_TEST_WITHOUT_GPU").is_some();
+        assert!(allowed, "no GPU adapter: run `make setup` for a software one, or set KUAT_TEST_WITHOUT_GPU=1");
+    }
+    for adapter in found {
+        eprintln!("on {adapter}");
+        test(&kuat::gpu::Select::Named(adapter.to_string()));
     }
 }
