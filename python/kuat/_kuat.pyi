@@ -79,6 +79,7 @@ class _Info(TypedDict):
     patch_height: int
     grid_width: int
     grid_height: int
+    patch: list[int]
     codewords: int
     device: str
     index_bits: int
@@ -433,6 +434,8 @@ class Options:
         size: tuple[int, int],
         patch: tuple[int, int],
         codebook: int | NDArray[np.uint8],
+        any_patch: bool,
+        goal: tuple[str, float] | None,
         channels: int,
         fit: str,
         filter: str,
@@ -447,6 +450,8 @@ class Options:
     def channels(self) -> int: ...
     @property
     def on_error(self) -> _OnError: ...
+    @property
+    def resume(self) -> bool: ...
 
 @final
 class ArchiveWriter:

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kuat::encode::{EncodeSummary, Image, ReadOptions, Source, encode, open, with_classes};
+use kuat::encode::{EncodeSummary, Image, ReadOptions, Source, open, with_classes};
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use rayon::ThreadPoolBuilder;
@@ -30,7 +30,7 @@ pub(crate) fn encode_path(
         if let Some(classes) = classes {
             source = with_classes(source, classes)?;
         }
-        encode(source.as_ref(), &path, &options.0, progress)
+        options.encode(source.as_ref(), &path, progress)
     })?;
     summary_to_dict(py, &summary, &path)
 }
@@ -64,7 +64,7 @@ pub(crate) fn encode_source(
     let summary = answering(py, progress, &threads, answer, |progress, questions| {
         let (labels, captions) = (labels.then(Mutex::default), captions.then(Mutex::default));
         let source = PythonSource { len, labels, captions, classes, questions: questions.clone() };
-        encode(&source, &path, &options.0, progress)
+        options.encode(&source, &path, progress)
     })?;
     summary_to_dict(py, &summary, &path)
 }

@@ -266,7 +266,7 @@ impl<'a> Trials<'a> {
         let asked = 1 << bits;
         let options = EncodeOptions { patch, ..self.options.clone() };
         let patches = sample::sample(&self.training, &geometry, &options, asked, self.progress)?;
-        let codebook = kmeans::train(&patches, geometry.codeword_len(), asked, self.progress)?;
+        let codebook = kmeans::train_with(&options.searcher, &patches, geometry.codeword_len(), asked, self.progress)?;
         drop(patches);
         let codewords = codebook.len() / geometry.codeword_len();
         let trial = Trial {

@@ -32,6 +32,8 @@ pub struct EncodeSummary {
     pub skipped: Vec<Skipped>,
     /// Names of the classes; `None` if the source has none.
     pub classes: Option<Vec<String>>,
+    /// Width and height of a patch in pixels.
+    pub patch: (u32, u32),
     /// Codewords in the codebook.
     pub codewords: usize,
     /// What searched for nearest codewords: `cpu`, or an adapter's name.
@@ -161,6 +163,7 @@ fn encode_saving(
     Ok(EncodeSummary {
         samples: tally.samples,
         classes: source.classes(),
+        patch: options.patch,
         codewords,
         device: options.searcher.name(),
         index_bits: index_width.bits(),
