@@ -72,10 +72,11 @@ impl Labels {
     }
 }
 
+/// What was found, and what was expected.
+pub(super) type Wrong = (String, &'static str);
+
 /// The label of a JSON object as text, and its caption.
-///
-/// The error says what was found, and what was expected.
-pub(super) fn of_json(object: &Value) -> std::result::Result<(Option<String>, Option<String>), (String, &'static str)> {
+pub(super) fn of_json(object: &Value) -> std::result::Result<(Option<String>, Option<String>), Wrong> {
     let field = |names: &[&str]| names.iter().find_map(|name| object.get(name)).filter(|value| !value.is_null());
     let label = match field(&["label"]) {
         None => None,

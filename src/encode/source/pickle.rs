@@ -134,7 +134,7 @@ impl Machine<'_> {
             b']' | b')' => self.push(Value::List(Vec::new())),
             b'}' => self.push(Value::Dict(Vec::new())),
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.cut_at_mark()?;
                 self.push(Value::List(items));
             }
             count @ 0x85..=0x87 => {
@@ -146,7 +146,7 @@ impl Machine<'_> {
                 self.list()?.push(item);
             }
             b'e' => {
-                let items = self.to_mark()?;
+                let items = self.cut_at_mark()?;
                 self.list()?.extend(items);
             }
             b's' => {
@@ -154,7 +154,7 @@ impl Machine<'_> {
                 self.dict()?.push((key, value));
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.cut_at_mark()?;
                 let (pairs, []) = items.as_chunks::<2>() else { return None };
                 self.dict()?.extend(pairs.iter().map(|&[key, value]| (key, value)));
             }
@@ -171,7 +171,8 @@ impl Machine<'_> {
                 self.push(Value::Other);
             }
             0x93 => {
-                (self.pop()?, self.pop()?);
+                self.pop()?;
+                self.pop()?;
                 self.push(Value::Other);
             }
             // An object: made from arguments, then given a state.
@@ -230,7 +231,7 @@ impl Machine<'_> {
         self.stack.pop()
     }
 
-    fn to_mark(&mut self) -> Option<Vec<usize>> {
+    fn cut_at_mark(&mut self) -> Option<Vec<usize>> {
         let mark = self.marks.pop()?;
         Some(self.stack.split_off(mark))
     }
