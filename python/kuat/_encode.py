@@ -107,7 +107,8 @@ def encode(
     -------
     dict
         What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "patch", "codewords", "device",
-        "index_bits", "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed", and the seconds.
+        "index_bits", "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed", and the
+        seconds.
 
     Raises
     ------
