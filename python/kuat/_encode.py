@@ -9,6 +9,8 @@ from . import _kuat
 from ._progress import check, reporting
 from ._sources import Items, checked_classes, found_classes, is_indexed
 
+CODEWORDS = 65_536
+
 
 def encode(
     source,
@@ -16,7 +18,8 @@ def encode(
     *,
     size=224,
     patch=4,
-    codebook=65_536,
+    codebook=CODEWORDS,
+    max_error=None,
     channels=3,
     fit="crop",
     seed=0,
@@ -64,6 +67,9 @@ def encode(
         The most codewords to train, up to 2**25; more are better and slower. Or the codewords themselves, codewords x
         patch height x patch width x channels, or an archive to take them from: then nothing is trained, archives
         have one codebook in common, and each image is read once.
+    max_error : int, optional
+        No value of a decoded image differs from the resized one by more, 0 to 255; 0 is lossless. The codebook is as
+        large as that takes, up to 2**25 codewords, so `codebook` cannot be given too.
     channels : int
         1 (grey), 3 (RGB) or 4 (RGBA). Images are converted as Pillow does it.
     fit : str
@@ -82,8 +88,10 @@ def encode(
     Returns
     -------
     dict
-        What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "codewords", "index_bits",
-        "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", and the seconds.
+        What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "codewords", "max_error",
+        "uniform_cells", "index_bits", "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db",
+        and the seconds. With `max_error`, "uniform_cells" is how many distinct patches uniform quantisation to the
+        same bound leaves (None if there were too many to count).
 
     Raises
     ------
@@ -96,7 +104,7 @@ def encode(
     Exception
         Whatever the source raises, as it is.
     """
-    options = _options(size, patch, codebook, channels, fit, seed, on_error)
+    options = _options(size, patch, codebook, max_error, channels, fit, seed, on_error)
     classes = checked_classes(classes)
     path = os.fsdecode(path)
     with reporting(progress) as report:
@@ -162,7 +170,8 @@ class ArchiveWriter:
         *,
         size=224,
         patch=4,
-        codebook=65_536,
+        codebook=CODEWORDS,
+        max_error=None,
         channels=3,
         fit="crop",
         seed=0,
@@ -170,7 +179,7 @@ class ArchiveWriter:
         classes=None,
         progress=True,
     ):
-        options = _options(size, patch, codebook, channels, fit, seed, on_error)
+        options = _options(size, patch, codebook, max_error, channels, fit, seed, on_error)
         self._start(path, options, Items(options.channels, checked_classes(classes)), progress)
 
     @classmethod
@@ -239,15 +248,18 @@ class ArchiveWriter:
             self.close()
 
 
-def _options(size, patch, codebook, channels, fit, seed, on_error):
+def _options(size, patch, codebook, max_error, channels, fit, seed, on_error):
     """The checked options of the native half."""
     for name, value in (("fit", fit), ("on_error", on_error)):
         if not isinstance(value, str):
             raise TypeError(f"{name} is {value!r}, expected a str")
+    if max_error is not None and not (isinstance(codebook, int) and codebook == CODEWORDS):
+        raise ValueError("codebook and max_error are both given; a bound takes a codebook of its own")
     return _kuat.Options(
         size=_pair("size", size),
         patch=_pair("patch", patch),
         codebook=_codebook(codebook),
+        max_error=None if max_error is None else _integer("max_error", max_error, 8),
         channels=_integer("channels", channels),
         fit=fit,
         seed=_integer("seed", seed, 64),

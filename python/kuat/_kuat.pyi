@@ -83,6 +83,7 @@ class _Info(TypedDict):
     bytes_per_image: int
     file_len: int
     mean_psnr_db: float | None
+    max_error: int | None
     classes: list[str] | None
     encoder: str | None
     labels: bool
@@ -124,6 +125,8 @@ class _Summary(TypedDict):
     skipped: list[_Skipped]
     classes: list[str] | None
     codewords: int
+    max_error: int | None
+    uniform_cells: int | None
     index_bits: int
     bytes_per_image: int
     file_len: int
@@ -409,6 +412,7 @@ class Options:
         size: tuple[int, int],
         patch: tuple[int, int],
         codebook: int | NDArray[np.uint8],
+        max_error: int | None,
         channels: int,
         fit: str,
         seed: int,

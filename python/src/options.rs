@@ -23,18 +23,20 @@ pub(crate) struct Options(pub EncodeOptions);
 #[pymethods]
 impl Options {
     #[new]
-    #[pyo3(signature = (*, size, patch, codebook, channels, fit, seed, on_error))]
+    #[pyo3(signature = (*, size, patch, codebook, max_error, channels, fit, seed, on_error))]
+    #[expect(clippy::too_many_arguments, reason = "all are named where it is called")]
     fn new(
         size: (u32, u32),
         patch: (u32, u32),
         codebook: GivenCodebook<'_>,
+        max_error: Option<u8>,
         channels: u32,
         fit: &str,
         seed: u64,
         on_error: &str,
     ) -> PyResult<Self> {
         let codebook = match codebook {
-            GivenCodebook::Codewords(codewords) => Codebook::Train(codewords),
+            GivenCodebook::Codewords(codewords) => max_error.map_or(Codebook::Train(codewords), Codebook::MaxError),
             GivenCodebook::Array(array) => {
                 let expected = [patch.1, patch.0, channels].map(|side| side as usize);
                 if array.shape().get(1..) != Some(&expected) {

@@ -21,7 +21,8 @@ import kuat
 
 OPTIONS = dict(size=(32, 24), patch=4, codebook=64, progress=False)
 KEYS = {
-    "archive", "samples", "skipped", "classes", "codewords", "index_bits", "bytes_per_image", "file_len",
+    "archive", "samples", "skipped", "classes", "codewords", "max_error", "uniform_cells", "index_bits",
+    "bytes_per_image", "file_len",
     "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "sampling_seconds", "training_seconds", "encoding_seconds",
     "images_per_second",
 }  # fmt: skip

@@ -33,6 +33,9 @@ pub(super) struct Arguments {
     /// Most codewords; more are better and slower
     #[arg(long, default_value_t = 65_536, value_name = "K")]
     codebook: usize,
+    /// No value of a decoded image may differ by more, 0 to 255; 0 is lossless. As many codewords as that takes
+    #[arg(long, value_name = "E", conflicts_with = "codebook")]
+    max_error: Option<u8>,
     /// 1 (grey), 3 (RGB) or 4 (RGBA)
     #[arg(long, default_value_t = 3, value_name = "C")]
     channels: u32,
@@ -62,7 +65,7 @@ impl Arguments {
             image_size: self.size,
             channels: self.channels,
             patch: self.patch,
-            codebook: Codebook::Train(self.codebook),
+            codebook: self.max_error.map_or(Codebook::Train(self.codebook), Codebook::MaxError),
             fit: self.fit,
             seed: self.seed,
             on_error: self.on_error,
@@ -79,6 +82,13 @@ impl Arguments {
             writeln!(text, "classes           {}", classes.len())?;
         }
         writeln!(text, "codebook          {} codewords, {}-bit indices", summary.codewords, summary.index_bits)?;
+        if let Some(max_error) = summary.max_error {
+            let ratio = |cells| summary.codewords as f64 / cells as f64;
+            let beside = summary
+                .uniform_cells
+                .map(|cells| format!(": {:.2} of the {cells} patches that uniform quantisation leaves", ratio(cells)));
+            writeln!(text, "greatest error    {max_error} of 255{}", beside.unwrap_or_default())?;
+        }
         writeln!(text, "bytes per image   {}, and the codebook once", summary.bytes_per_image)?;
         writeln!(text, "PSNR              {:.2} dB mean, {:.2} dB worst", summary.mean_psnr_db, summary.min_psnr_db)?;
         writeln!(

@@ -39,6 +39,9 @@ impl Arguments {
         if let Some(psnr) = info.mean_psnr_db {
             writeln!(text, "mean PSNR         {psnr:.2} dB")?;
         }
+        if let Some(max_error) = info.max_error {
+            writeln!(text, "greatest error    {max_error} of 255")?;
+        }
         if let Some(classes) = &info.classes {
             let first = classes.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
             let more = if classes.len() > 5 { ", ..." } else { "" };

@@ -169,7 +169,7 @@ fn repair(codebook: &mut [u8], patches: &[u8], len: usize, nearest: &[u32], dist
 }
 
 /// The codewords from dark to bright, each once.
-fn sorted(codebook: &[u8], len: usize) -> Vec<u8> {
+pub(super) fn sorted(codebook: &[u8], len: usize) -> Vec<u8> {
     let mut codewords: Vec<&[u8]> = codebook.chunks_exact(len).collect();
     codewords.par_sort_unstable_by_key(|codeword| (codeword.iter().map(|&v| u32::from(v)).sum::<u32>(), *codeword));
     codewords.dedup();

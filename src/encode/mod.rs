@@ -1,5 +1,6 @@
 //! Making archives from images: sources, resizing, codebook training and the search for the nearest codeword.
 
+mod cover;
 mod kmeans;
 mod nearest;
 mod patches;
@@ -57,6 +58,7 @@ impl EncodeOptions {
         let geometry = Geometry::new(self.image_size, self.channels, self.patch)?;
         match &self.codebook {
             Codebook::Train(codewords) => kmeans::check_codewords(*codewords)?,
+            Codebook::MaxError(_) => (),
             Codebook::Given(codebook) => {
                 nearest::check_patches("codebook", codebook, geometry.codeword_len())?;
                 kmeans::check_codewords(codebook.len() / geometry.codeword_len())?;
@@ -85,6 +87,9 @@ impl Default for EncodeOptions {
 pub enum Codebook {
     /// At most so many are trained on the images; there are fewer if fewer reproduce every training patch.
     Train(usize),
+    /// As many as it takes, up to 2^25, so that no value of a decoded image differs from the resized one by more than
+    /// this; 0 reproduces every image exactly.
+    MaxError(u8),
     /// These: one after another, each patch height x patch width x channels values.
     Given(Vec<u8>),
 }

@@ -97,19 +97,51 @@ impl<'a> NearestCodeword<'a> {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
             // SAFETY: this processor has AVX2, which is all that the function asks for.
-            let best = unsafe { self.search_avx2(patch, hint) };
+            let best = unsafe { self.search_avx2(patch, self.start(patch, hint), |_| true) };
             return (best.index, best.distance);
         }
-        let best = self.search(patch, hint, branch_distances, near_in_leaf);
+        let best = self.search(patch, self.start(patch, hint), |_| true, branch_distances, near_in_leaf);
         (best.index, best.distance)
+    }
+
+    /// The index of the nearest of those codewords from which no value of the patch differs by more than
+    /// `max_error`, the lowest one of several, and its squared distance; `None` if there are none. It need not be the
+    /// nearest of all.
+    ///
+    /// # Panics
+    /// If the patch is not as long as a codeword.
+    pub fn nearest_within(&self, patch: &[u8], max_error: u8, hint: Option<u32>) -> Option<(u32, u32)> {
+        assert_eq!(patch.len(), self.codeword_len, "values in the patch");
+        let within = |index| {
+            let values = patch.iter().zip(self.codeword(index));
+            values.fold(0, |most, (&a, &b)| a.abs_diff(b).max(most)) <= max_error
+        };
+        let hint = hint.filter(|&index| index <= self.last() && within(index));
+        let start = hint.map_or_else(
+            || {
+                // None is found yet, and none can be farther.
+                let distance = self.codeword_len as u32 * u32::from(max_error).pow(2);
+                Best { index: u32::MAX, distance, reach: self.reach(distance) }
+            },
+            |index| self.start(patch, Some(index)),
+        );
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: this processor has AVX2, which is all that the function asks for.
+            let best = unsafe { self.search_avx2(patch, start, within) };
+            return (best.index != u32::MAX).then_some((best.index, best.distance));
+        }
+        let best = self.search(patch, start, within, branch_distances, near_in_leaf);
+        (best.index != u32::MAX).then_some((best.index, best.distance))
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    fn search_avx2(&self, patch: &[u8], hint: Option<u32>) -> Best {
+    fn search_avx2(&self, patch: &[u8], start: Best, allowed: impl Fn(u32) -> bool) -> Best {
         self.search(
             patch,
-            hint,
+            start,
+            allowed,
             |signature, boxes| branch_distances_avx2(signature, boxes),
             |signature, leaf, reach| near_in_leaf_avx2(signature, leaf, reach),
         )
@@ -120,22 +152,30 @@ impl<'a> NearestCodeword<'a> {
         &self.codebook[index as usize * self.codeword_len..][..self.codeword_len]
     }
 
-    /// The search, compiled once for each instruction set. `branch_distances` gives the squared distances of two
+    /// Where a search starts without any bound: at one codeword.
+    fn start(&self, patch: &[u8], hint: Option<u32>) -> Best {
+        let index = hint.unwrap_or(self.leaves[0].indices[0]).min(self.last());
+        let distance = self.distance(patch, index, u32::MAX);
+        Best { index, distance, reach: self.reach(distance) }
+    }
+
+    fn last(&self) -> u32 {
+        (self.codebook.len() / self.codeword_len - 1) as u32
+    }
+
+    /// The search for the nearest codeword that is allowed and nearer than where it starts, compiled once for each
+    /// instruction set. `branch_distances` gives the squared distances of two
     /// boxes; `near_in_leaf` tells which codewords of a leaf have signatures within reach: bit i for the i-th.
     #[inline(always)]
     fn search(
         &self,
         patch: &[u8],
-        hint: Option<u32>,
+        mut best: Best,
+        allowed: impl Fn(u32) -> bool,
         branch_distances: impl Fn(&Signature, &[Bounds; 2]) -> [i32; 2],
         near_in_leaf: impl Fn(&Signature, &Leaf, i32) -> u32,
     ) -> Best {
         let signature = self.projection.signature(patch);
-        let last = (self.codebook.len() / self.codeword_len - 1) as u32;
-        let index = hint.unwrap_or(self.leaves[0].indices[0]).min(last);
-        let distance = self.distance(patch, index, u32::MAX);
-        let mut best = Best { index, distance, reach: self.reach(distance) };
-
         // Nodes to visit: (distance of its box, node, its first leaf, its number of leaves). Each level leaves at
         // most one behind, and there are at most 22 levels: 2^25 codewords, 16 to a leaf.
         let mut pending = [(0, 0, 0, self.leaves.len()); 32];
@@ -147,7 +187,7 @@ impl<'a> NearestCodeword<'a> {
                 continue;
             }
             if count == 1 {
-                self.search_leaf(patch, &signature, &self.leaves[first], &mut best, &near_in_leaf);
+                self.search_leaf(patch, &signature, &self.leaves[first], &mut best, &allowed, &near_in_leaf);
                 continue;
             }
             let left = count.div_ceil(2);
@@ -169,6 +209,7 @@ impl<'a> NearestCodeword<'a> {
         signature: &Signature,
         leaf: &Leaf,
         best: &mut Best,
+        allowed: &impl Fn(u32) -> bool,
         near_in_leaf: &impl Fn(&Signature, &Leaf, i32) -> u32,
     ) {
         let mut near = near_in_leaf(signature, leaf, best.reach);
@@ -176,7 +217,7 @@ impl<'a> NearestCodeword<'a> {
             let index = leaf.indices[near.trailing_zeros() as usize];
             near &= near - 1;
             let distance = self.distance(patch, index, best.distance);
-            if (distance, index) < (best.distance, best.index) {
+            if (distance, index) < (best.distance, best.index) && allowed(index) {
                 *best = Best { index, distance, reach: self.reach(distance) };
             }
         }
@@ -377,7 +418,8 @@ mod tests {
                     let expected = brute_force(&codebook, patch);
                     for hint in [None, Some(expected.0), Some(u32::MAX)] {
                         assert_eq!(search.nearest(patch, hint), expected, "{codewords} codewords of {len}, {hint:?}");
-                        let portable = search.search(patch, hint, branch_distances, near_in_leaf);
+                        let start = search.start(patch, hint);
+                        let portable = search.search(patch, start, |_| true, branch_distances, near_in_leaf);
                         assert_eq!((portable.index, portable.distance), expected, "{codewords} of {len}, portable");
                     }
                 }

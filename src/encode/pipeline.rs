@@ -8,8 +8,9 @@ use rayon::prelude::*;
 use super::nearest::NearestCodeword;
 use super::quality::{psnr_db, squared_distance};
 use super::source::Source;
-use super::{Codebook, EncodeOptions, OnError, kmeans, patches, prepare, sample};
+use super::{Codebook, EncodeOptions, OnError, cover, kmeans, patches, prepare, sample};
 use crate::error::{Error, Result};
+use crate::format::MAX_CODEWORDS;
 use crate::format::atomic::AtomicFile;
 use crate::format::index::IndexWidth;
 use crate::format::writer::{ArchiveSpec, ArchiveWriter};
@@ -27,6 +28,11 @@ pub struct EncodeSummary {
     pub classes: Option<Vec<String>>,
     /// Codewords in the codebook.
     pub codewords: usize,
+    /// The most by which a value of a decoded image differs from the resized source, if it was asked for.
+    pub max_error: Option<u8>,
+    /// How many distinct patches uniform quantisation to that bound leaves, in bins of twice the bound and 1: what
+    /// the codebook is measured against. `None` without a bound, and if there were too many to keep at a time.
+    pub uniform_cells: Option<usize>,
     /// Bits of a stored index.
     pub index_bits: usize,
     /// Bytes of the index row of an image.
@@ -92,7 +98,13 @@ pub fn encode(
     // Now rather than after the training: the folder may not exist.
     let file = AtomicFile::create(output)?;
     let start = Instant::now();
+    let (mut max_error, mut uniform_cells) = (None, None);
     let (codebook, sampled) = match &options.codebook {
+        Codebook::MaxError(bound) => {
+            let cover = cover::codebook(source, &geometry, options, *bound, MAX_CODEWORDS, progress)?;
+            (max_error, uniform_cells) = (Some(*bound), cover.uniform_cells);
+            (cover.codebook, start)
+        }
         Codebook::Given(codebook) => (codebook.clone(), start),
         Codebook::Train(codewords) => {
             let training_patches = sample::sample(source, &geometry, options, *codewords, progress)?;
@@ -109,6 +121,7 @@ pub fn encode(
     spec.captions = source.has_captions();
     spec.classes = source.classes();
     spec.samples = source.len();
+    spec.max_error = max_error;
     spec.metadata.insert("fit".into(), options.fit.to_string());
     if let Codebook::Train(_) = options.codebook {
         spec.metadata.insert("seed".into(), options.seed.to_string());
@@ -128,7 +141,10 @@ pub fn encode(
             .into_par_iter()
             .map(|index| {
                 let image = prepare(source, index, options);
-                let encoded = image.map(|image| encode_image(&geometry, &search, &image.pixels));
+                let encoded = image.and_then(|image| {
+                    encode_image(&geometry, &search, max_error, &image.pixels)
+                        .ok_or_else(|| Error::ImageChanged { name: source.name(index) })
+                });
                 counter.add(1)?;
                 encoded
             })
@@ -165,6 +181,8 @@ pub fn encode(
         skipped,
         classes: source.classes(),
         codewords,
+        max_error,
+        uniform_cells,
         index_bits: index_width.bits(),
         bytes_per_image: index_width.row_len(geometry.patches()),
         file_len,
@@ -178,8 +196,9 @@ pub fn encode(
     })
 }
 
-/// Finds the codewords of an image's patches, rows of the grid in parallel.
-fn encode_image(geometry: &Geometry, search: &NearestCodeword, image: &[u8]) -> Encoded {
+/// Finds the codewords of an image's patches, rows of the grid in parallel; with `max_error` those from which no
+/// value differs by more, `None` if a patch has no such codeword.
+fn encode_image(geometry: &Geometry, search: &NearestCodeword, max_error: Option<u8>, image: &[u8]) -> Option<Encoded> {
     let codeword_len = geometry.codeword_len();
     let mut indices = vec![0; geometry.patches()];
     let row_error = |(y, indices): (usize, &mut [u32])| {
@@ -188,7 +207,10 @@ fn encode_image(geometry: &Geometry, search: &NearestCodeword, image: &[u8]) -> 
         let mut squared_error = 0;
         for (x, index) in indices.iter_mut().enumerate() {
             patches::cut(geometry, image, x, y, &mut patch);
-            let (nearest, distance) = search.nearest(&patch, hint);
+            let (nearest, distance) = match max_error {
+                None => search.nearest(&patch, hint),
+                Some(max_error) => search.nearest_within(&patch, max_error, hint)?,
+            };
             *index = nearest;
             hint = Some(nearest);
             let (rows, values) = patches::visible(geometry, x, y);
@@ -197,11 +219,11 @@ fn encode_image(geometry: &Geometry, search: &NearestCodeword, image: &[u8]) -> 
                 false => visible_error(geometry, &patch, search.codeword(nearest), rows, values),
             };
         }
-        squared_error
+        Some(squared_error)
     };
     let rows = indices.par_chunks_mut(geometry.grid_width()).enumerate();
-    let squared_error = rows.with_min_len((1024 / geometry.grid_width()).max(1)).map(row_error).sum();
-    Encoded { indices, squared_error }
+    let squared_error = rows.with_min_len((1024 / geometry.grid_width()).max(1)).map(row_error).sum::<Option<u64>>()?;
+    Some(Encoded { indices, squared_error })
 }
 
 /// The squared error of what is visible of a patch.
