@@ -325,6 +325,26 @@ def test_a_codebook_can_be_given(tmp_path):
     assert writer.summary["codewords"] == 3
 
 
+@pytest.mark.parametrize("bound", [0, 8])
+def test_a_bound_holds(tmp_path, bound):
+    out = tmp_path / "out.qvq"
+    options = {**OPTIONS, "size": (40, 30)}
+    del options["codebook"]
+    summary = kuat.encode(IMAGES, out, max_error=bound, **options)
+    assert summary["max_error"] == bound == kuat.KuatArchive(out).info()["max_error"]
+    assert summary["codewords"] <= summary["uniform_cells"]
+    assert np.abs(decoded(out).astype(int) - np.stack(IMAGES)).max() <= bound
+    with kuat.ArchiveWriter(out, max_error=bound, **options) as writer:
+        for image in IMAGES:
+            writer.add(image)
+    assert writer.summary["codewords"] == summary["codewords"]
+    for error, wrong in [(ValueError, 256), (ValueError, -1), (TypeError, 1.5), (TypeError, "8")]:
+        with pytest.raises(error, match="max_error"):
+            kuat.encode(IMAGES, out, max_error=wrong, **options)
+    with pytest.raises(ValueError, match="codebook and max_error"):
+        kuat.encode(IMAGES, out, max_error=bound, **OPTIONS)
+
+
 ITEMS = [
     (lambda: [(IMAGES[0], "cat")], TypeError, "the label of item 0 is of type str, expected an int"),
     (lambda: [(IMAGES[0], 1.5)], TypeError, "the label of item 0 is of type float"),

@@ -412,3 +412,278 @@ fn distance(a: &[Sides], b: &[Sides]) -> u32 {
     };
     a.iter().zip(b).map(of_piece).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use proptest::prelude::*;
+    use rand::{Rng, SeedableRng};
+    use rand_pcg::Pcg32;
+
+    use super::*;
+    use crate::encode::{Codebook, Image, encode};
+    use crate::{Archive, CpuDecoder, Decoder, OutputSpec};
+
+    /// Images in memory.
+    struct Images(Vec<Image>);
+
+    impl Source for Images {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn name(&self, index: usize) -> String {
+            format!("image {index}")
+        }
+        fn read(&self, index: usize, _: u32) -> Result<Image> {
+            match self.0[index].pixels.is_empty() {
+                false => Ok(self.0[index].clone()),
+                true => Err(Error::Source { name: self.name(index), source: "nothing there".into() }),
+            }
+        }
+    }
+
+    /// Images that value(image, x, y, channel) paints.
+    fn painted(
+        (count, width, height, channels): (u32, u32, u32, u32),
+        mut value: impl FnMut(u32, u32, u32, u32) -> u8,
+    ) -> Images {
+        let image = |i| {
+            let pixels = (0..width * height * channels).map(|p| {
+                let (pixel, channel) = (p / channels, p % channels);
+                value(i, pixel % width, pixel / width, channel)
+            });
+            Image { width, height, channels, pixels: pixels.collect() }
+        };
+        Images((0..count).map(image).collect())
+    }
+
+    fn options(images: &Images, patch: (u32, u32), max_error: u8) -> EncodeOptions {
+        let Image { width, height, channels, .. } = images.0[0];
+        let codebook = Codebook::MaxError(max_error);
+        EncodeOptions { image_size: (width, height), channels, patch, codebook, ..EncodeOptions::default() }
+    }
+
+    fn cover(images: &Images, patch: (u32, u32), max_error: u8, limit: usize) -> Result<Covering> {
+        let options = options(images, patch, max_error);
+        codebook(images, &options.geometry()?, &options, max_error, limit, &())
+    }
+
+    /// Distinct patches after division by 2 E + 1, counted plainly.
+    fn uniform(images: &Images, patch: (u32, u32), max_error: u8) -> usize {
+        let geometry = options(images, patch, max_error).geometry().expect("valid");
+        let mut cells = HashSet::new();
+        for image in &images.0 {
+            for place in 0..geometry.patches() {
+                let mut cell = vec![0; geometry.codeword_len()];
+                let (x, y) = (place % geometry.grid_width(), place / geometry.grid_width());
+                patches::cut(&geometry, &image.pixels, x, y, &mut cell);
+                cells.insert(
+                    cell.into_iter().map(|v| u16::from(v) / (2 * u16::from(max_error) + 1)).collect::<Vec<_>>(),
+                );
+            }
+        }
+        cells.len()
+    }
+
+    /// Encodes, decodes and compares every value.
+    fn assert_bound(images: &Images, patch: (u32, u32), max_error: u8) {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let path = folder.path().join("out.qvq");
+        let summary = encode(images, &path, &options(images, patch, max_error), &()).expect("encode");
+        let archive = Archive::open(&path).expect("open");
+        assert!(archive.verify(&()).expect("verify").is_ok());
+        assert_eq!((archive.max_error(), summary.max_error), (Some(max_error), Some(max_error)));
+        assert!(!archive.metadata().contains_key("seed"));
+        let rows = archive.rows(0..archive.samples()).expect("rows");
+        let decoded: Vec<u8> = CpuDecoder::new(&archive).decode(&rows, &OutputSpec::default()).expect("decode");
+        let original: Vec<u8> = images.0.iter().flat_map(|image| image.pixels.iter().copied()).collect();
+        assert_eq!(decoded.len(), original.len());
+        let worst = decoded.iter().zip(&original).map(|(a, b)| a.abs_diff(*b)).max().expect("values");
+        assert!(worst <= max_error, "off by {worst}, allowed are {max_error}");
+        let cells = uniform(images, patch, max_error);
+        assert_eq!(summary.uniform_cells, Some(cells));
+        assert!(archive.codewords() <= cells, "{} codewords, {cells} cells", archive.codewords());
+        if max_error == 0 {
+            assert_eq!((archive.codewords(), summary.mean_psnr_db), (cells, 100.0));
+        }
+    }
+
+    /// Noise around a gradient.
+    fn smooth(size: (u32, u32, u32, u32), noise: u32) -> Images {
+        let mut random = Pcg32::seed_from_u64(7);
+        painted(size, |i, x, y, c| (3 * x + 2 * y + 11 * (i % 8) + 40 * c + random.next_u32() % noise).min(255) as u8)
+    }
+
+    #[test]
+    fn the_bound_holds_on_every_kind_of_image() {
+        for (channels, size, patch) in [
+            (1, (17, 9), (4, 4)),
+            (3, (33, 26), (4, 3)),
+            (4, (21, 21), (2, 2)),
+            (3, (20, 7), (16, 1)),
+            (3, (9, 9), (1, 1)),
+        ] {
+            let size = (5, size.0, size.1, channels);
+            let mut random = Pcg32::seed_from_u64(3);
+            for max_error in [0, 1, 8, 16, 126, 127, 128, 255] {
+                // The last value of a bin, the first of the next, and the ends of the range.
+                let bin = 2 * u32::from(max_error) + 1;
+                let edges = [0, 255, bin - 1, bin, 2 * bin - 1, 2 * bin, 255 / bin * bin].map(|v| v.min(255) as u8);
+                for images in [
+                    painted(size, |_, _, _, _| random.next_u32() as u8),
+                    painted(size, |_, _, _, _| edges[random.next_u32() as usize % edges.len()]),
+                    painted(size, |_, _, _, _| if random.next_u32() % 9 == 0 { 0 } else { 255 }),
+                    painted(size, |_, _, _, _| 93),
+                    smooth(size, 6),
+                ] {
+                    assert_bound(&images, patch, max_error);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn merging_goes_far_beyond_cells_where_noise_crosses_their_borders() {
+        // All values are 16 or 17, and a bin ends between them: two to the twelfth cells, and one codeword serves all.
+        let mut random = Pcg32::seed_from_u64(1);
+        let images = painted((40, 40, 40, 3), |_, _, _, _| 16 + (random.next_u32() >> 31) as u8);
+        let covering = cover(&images, (2, 2), 8, 1 << 20).expect("covered");
+        assert!(covering.uniform_cells.expect("few") > 3500);
+        assert_eq!(covering.codebook, [17; 12]);
+    }
+
+    #[test]
+    fn threads_do_not_change_the_codebook_nor_does_merging_on_the_way_break_the_bound() {
+        let images = smooth((700, 12, 12, 3), 5);
+        let whole = cover(&images, (2, 2), 4, 1 << 20).expect("covered");
+        assert_eq!(whole.uniform_cells, Some(uniform(&images, (2, 2), 4)));
+        // So few that the cells of every chunk of images are too many.
+        let limit = 2 * whole.codebook.len() / 12;
+        assert!(whole.uniform_cells.expect("few") > 6 * limit);
+        let codebooks = [1, 2, 5].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
+            pool.install(|| [1 << 20, limit].map(|limit| cover(&images, (2, 2), 4, limit).expect("covered").codebook))
+        });
+        assert!(codebooks[0] == codebooks[1] && codebooks[0] == codebooks[2]);
+        assert!(codebooks[0][0] == whole.codebook);
+        let [_, merged] = &codebooks[0];
+        let search = super::super::NearestCodeword::new(merged, 12).expect("valid");
+        let geometry = options(&images, (2, 2), 4).geometry().expect("valid");
+        let mut patch = [0; 12];
+        for image in &images.0 {
+            for place in 0..geometry.patches() {
+                patches::cut(&geometry, &image.pixels, place % 6, place / 6, &mut patch);
+                assert!(search.nearest_within(&patch, 4, None).is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn too_many_codewords_are_an_error_that_says_what_fits() {
+        let mut random = Pcg32::seed_from_u64(4);
+        let images = painted((600, 8, 8, 3), |_, _, _, _| random.next_u32() as u8);
+        match cover(&images, (2, 2), 3, 2000) {
+            Err(Error::Bound { max_error: 3, images: 256, of: 600, codewords, limit: 2000, fits }) => {
+                assert!(codewords > 2000);
+                let fits = fits.expect("a greater bound");
+                // An estimate; here it is one that holds, and not by far too much.
+                let needed =
+                    |max_error| cover(&images, (2, 2), max_error, 1 << 20).expect("covered").codebook.len() / 12;
+                assert!(needed(fits) <= 2000 && needed(fits / 2) > 2000, "{fits}");
+            }
+            other => unreachable!("{other:?}"),
+        }
+        // Exactly as many as there may be.
+        let distinct = uniform(&images, (2, 2), 0);
+        assert_eq!(cover(&images, (2, 2), 0, distinct).expect("covered").codebook.len(), 12 * distinct);
+        match cover(&images, (2, 2), 0, distinct - 1) {
+            Err(Error::Bound { images: 600, of: 600, codewords, fits: Some(_), .. }) => assert_eq!(codewords, distinct),
+            other => unreachable!("{other:?}"),
+        }
+        let message = cover(&images, (1, 1), 127, 1).expect_err("several").to_string();
+        assert!(message.contains("no greater bound"), "{message}");
+    }
+
+    #[test]
+    fn unreadable_images_are_skipped_or_fail() {
+        let mut images = smooth((5, 8, 8, 1), 9);
+        images.0[1].pixels.clear();
+        assert!(matches!(cover(&images, (2, 2), 8, 1000), Err(Error::Source { .. })));
+        let skip = |images: &Images| {
+            let options = EncodeOptions { on_error: OnError::Skip, ..options(images, (2, 2), 8) };
+            codebook(images, &options.geometry().expect("valid"), &options, 8, 1000, &())
+        };
+        assert!(!skip(&images).expect("covered").codebook.is_empty());
+        images.0.iter_mut().for_each(|image| image.pixels.clear());
+        assert!(matches!(skip(&images), Err(Error::AllSkipped { files: 5, .. })));
+    }
+
+    #[test]
+    fn an_image_that_changes_is_named() {
+        /// Its second image is another one every time.
+        struct Changing(Images, AtomicUsize);
+        impl Source for Changing {
+            fn len(&self) -> usize {
+                self.0.len()
+            }
+            fn name(&self, index: usize) -> String {
+                self.0.name(index)
+            }
+            fn read(&self, index: usize, channels: u32) -> Result<Image> {
+                let mut image = self.0.read(index, channels)?;
+                if index == 1 {
+                    image.pixels.fill(100 * self.1.fetch_add(1, Ordering::Relaxed) as u8);
+                }
+                Ok(image)
+            }
+        }
+        let folder = tempfile::tempdir().expect("tempdir");
+        let images = painted((3, 8, 8, 1), |_, _, _, _| 0);
+        let options = options(&images, (2, 2), 8);
+        let source = Changing(images, AtomicUsize::new(0));
+        match encode(&source, &folder.path().join("out.qvq"), &options, &()) {
+            Err(Error::ImageChanged { name }) => assert_eq!(name, "image 1"),
+            other => unreachable!("{other:?}"),
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).expect("list").count(), 0);
+    }
+
+    #[test]
+    fn cancelling_ends_both_stages() {
+        struct StopIn(&'static str, std::sync::atomic::AtomicBool);
+        impl Progress for StopIn {
+            fn begin(&self, stage: &str, _: usize) {
+                self.1.store(stage == self.0, Ordering::Relaxed);
+            }
+            fn is_cancelled(&self) -> bool {
+                self.1.load(Ordering::Relaxed)
+            }
+        }
+        let images = smooth((5, 8, 8, 1), 9);
+        let options = options(&images, (2, 2), 8);
+        for stage in ["covering", "merging"] {
+            let geometry = options.geometry().expect("valid");
+            let stopped = codebook(&images, &geometry, &options, 8, 1000, &StopIn(stage, false.into()));
+            assert!(matches!(stopped, Err(Error::Interrupted)), "{stage}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn any_images_keep_any_bound(
+            size in (1u32..4, 1u32..24, 1u32..24, prop::sample::select(&[1u32, 3, 4][..])),
+            patch in (1u32..7, 1u32..7),
+            max_error: u8,
+            (base, noise) in (0u32..256, 1u32..60),
+            seed: u64,
+        ) {
+            let mut random = Pcg32::seed_from_u64(seed);
+            let images = painted(size, |i, x, y, _| (base + i + x * y + random.next_u32() % noise).min(255) as u8);
+            assert_bound(&images, patch, max_error / 4);
+        }
+    }
+}

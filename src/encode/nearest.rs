@@ -428,6 +428,37 @@ mod tests {
     }
 
     #[test]
+    fn within_a_bound_equals_brute_force() {
+        fn brute_force_within(codebook: &[u8], patch: &[u8], max_error: u8) -> Option<(u32, u32)> {
+            let codewords = codebook.chunks(patch.len()).zip(0u32..);
+            let within = codewords.filter(|(c, _)| c.iter().zip(patch).all(|(a, b)| a.abs_diff(*b) <= max_error));
+            let distance = |c: &[u8]| c.iter().zip(patch).map(|(a, b)| u32::from(a.abs_diff(*b)).pow(2)).sum::<u32>();
+            within.map(|(c, index)| (distance(c), index)).min().map(|(distance, index)| (index, distance))
+        }
+        let random = &mut Pcg32::seed_from_u64(5);
+        let mut seen = [0; 2];
+        for (len, codewords, range) in [(1, 300, 256), (3, 900, 128), (12, 1500, 24), (48, 1200, 20), (17, 17, 20)] {
+            // Few values, so that several codewords are equally near, and some outside the bound nearer.
+            let codebook = bytes(random, len * codewords, |r| (r % range) as u8);
+            let search = NearestCodeword::new(&codebook, len).expect("valid");
+            for max_error in [0, 1, 8, 12, 255] {
+                let mut queries = bytes(random, 30 * len, |r| (r % range) as u8);
+                queries.extend(codebook.iter().take(10 * len).map(|&v| v.saturating_add(max_error)));
+                for patch in queries.chunks(len) {
+                    let expected = brute_force_within(&codebook, patch, max_error);
+                    seen[usize::from(expected.is_some())] += 1;
+                    let nearest = search.nearest(patch, None).0;
+                    for hint in [None, Some(nearest), expected.map(|(index, _)| index), Some(u32::MAX)] {
+                        let found = search.nearest_within(patch, max_error, hint);
+                        assert_eq!(found, expected, "{codewords} codewords of {len}, {max_error}, {hint:?}");
+                    }
+                }
+            }
+        }
+        assert!(seen.iter().all(|&times| times > 100), "{seen:?}");
+    }
+
+    #[test]
     fn the_greatest_distance_fits() {
         let search = NearestCodeword::new(&[0; 1024], 1024).expect("valid");
         assert_eq!(search.nearest(&[255; 1024], None), (0, 1024 * 255 * 255));
