@@ -210,6 +210,12 @@ impl<D: AsRef<[u8]>> Archive<D> {
         self.header.mean_psnr_db
     }
 
+    /// The most by which a value of what decoding returns differs from the resized source; `None` if the encoder did
+    /// not bound it.
+    pub fn max_error(&self) -> Option<u8> {
+        self.header.max_error
+    }
+
     /// All metadata as recorded.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.header.container.metadata

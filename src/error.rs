@@ -312,6 +312,32 @@ pub enum Error {
         problem: String,
     },
 
+    /// A bound takes more codewords than a codebook may have.
+    #[error(
+        "no value may differ by more than {max_error}: that takes {codewords} codewords for the first {images} of {of} \
+         images, and a codebook has at most {limit}; {}", fitting(*fits)
+    )]
+    Bound {
+        /// The bound.
+        max_error: u8,
+        /// Images that were looked at.
+        images: usize,
+        /// Images of the source.
+        of: usize,
+        /// The codewords that they take.
+        codewords: usize,
+        /// The most codewords.
+        limit: usize,
+        /// The least greater bound that all images would probably fit in, if there is one.
+        fits: Option<u8>,
+    },
+    /// An image that is not what it was when the codebook was made for it.
+    #[error("{name} changed while it was encoded: the codebook made for it does not hold the bound; encode again")]
+    ImageChanged {
+        /// What the source calls it.
+        name: String,
+    },
+
     // ---- the GPU ----
     /// No adapter fits what was asked for.
     #[error("no GPU adapter {wanted}; {}", found_adapters(found))]
@@ -377,6 +403,13 @@ pub enum Error {
 
 fn allowed(budget: Option<u64>) -> String {
     budget.map_or("more than it has".into(), |bytes| format!("{bytes} are allowed"))
+}
+
+fn fitting(bound: Option<u8>) -> String {
+    match bound {
+        Some(bound) => format!("by estimate a bound of {bound} fits; so may smaller patches"),
+        None => "no greater bound would do; take smaller patches".into(),
+    }
 }
 
 fn found_adapters(found: &[String]) -> String {

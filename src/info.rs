@@ -37,6 +37,8 @@ pub struct ArchiveInfo {
     pub file_len: usize,
     /// What the encoder measured.
     pub mean_psnr_db: Option<f64>,
+    /// The most by which a value of a decoded image differs from what was encoded, if that was bounded.
+    pub max_error: Option<u8>,
     /// Names of the labels 0, 1, ...
     pub classes: Option<Vec<String>>,
     /// What made the archive.
@@ -86,6 +88,7 @@ impl<D: AsRef<[u8]>> Archive<D> {
             bytes_per_image: self.row_len(),
             file_len: self.file_len(),
             mean_psnr_db: self.mean_psnr_db(),
+            max_error: self.max_error(),
             classes: self.classes().map(<[String]>::to_vec),
             encoder: self.metadata().get("encoder").cloned(),
             labels: tensors.contains_key(tensor::LABELS),

@@ -307,6 +307,27 @@ fn a_damaged_archive_fails_verification_with_status_1() {
 }
 
 #[test]
+fn a_bound_is_kept_recorded_and_told() {
+    let scene = Scene::new();
+    for max_error in [0, 8] {
+        let bound = max_error.to_string();
+        let arguments = ["encode", "photos", "-o", "a.qvq", "--size", "64x48", "--max-error", &bound];
+        let summary = scene.json(&arguments);
+        assert!(summary["codewords"].as_u64() <= summary["uniform_cells"].as_u64());
+        assert_eq!((&summary["max_error"], summary["mean_psnr_db"] == 100.0), (&max_error.into(), max_error == 0));
+        let info = scene.json(&["info", "a.qvq"]);
+        assert_eq!((&info["max_error"], &info["metadata"]["max_error"]), (&max_error.into(), &bound.as_str().into()));
+        let text = scene.run(&["info", "a.qvq"]).stdout;
+        assert!(String::from_utf8_lossy(&text).contains(&format!("greatest error    {max_error} of 255")));
+        let text = scene.run(&arguments).stdout;
+        assert!(String::from_utf8_lossy(&text).contains("uniform quantisation"));
+    }
+    for wrong in [&["--max-error", "256"][..], &["--max-error", "-1"], &["--max-error", "8", "--codebook", "9"]] {
+        assert_eq!(scene.run(&[&["encode", "photos", "-o", "b.qvq"], wrong].concat()).status.code(), Some(2));
+    }
+}
+
+#[test]
 fn bad_usage_and_input_fail_with_status_2_and_one_line() {
     let scene = Scene::new();
     let archive = scene.encoded();

@@ -195,12 +195,15 @@ fn sizes_that_contradict_the_tensors_are_refused() {
 }
 
 #[test]
-fn classes_and_psnr_that_cannot_be_read_are_refused() {
+fn classes_psnr_and_bounds_that_cannot_be_read_are_refused() {
     for classes in ["", "a,b", "{}", "[1]", "[\"a\""] {
         refused!(metadata("classes", classes), Error::Metadata { .. });
     }
     for psnr in ["", "high", "NaN", "inf"] {
         refused!(metadata("mean_psnr_db", psnr), Error::Metadata { .. });
+    }
+    for bound in ["", "256", "-1", "08", "1.5"] {
+        refused!(metadata("max_error", bound), Error::Metadata { .. });
     }
 }
 

@@ -102,6 +102,26 @@ def test_recorded_psnr_is_what_pillow_and_numpy_measure(encoded, pictures):
     assert summary["mean_psnr_db"] == pytest.approx(psnr, abs=1e-6)
 
 
+@pytest.mark.parametrize("bound", [0, 8])
+@pytest.mark.parametrize("patch", [2, 4])
+def test_a_bound_holds_in_every_value(pictures, tmp_path, bound, patch):
+    """Pictures of 32x32 pixels, which are not resized: those of CIFAR-10, or pieces of those made here."""
+    folder = Path(REAL) / "cifar32" if REAL else tmp_path / "pieces"
+    if not REAL:
+        folder.mkdir()
+        for path in pictures["made"].iterdir():
+            Image.open(path).crop((50, 50, 82, 82)).save(folder / path.name)
+    archive, out = tmp_path / "bound.qvq", tmp_path / "out.npy"
+    summary = kuat("encode", folder, "-o", archive, "--size", 32, "--patch", patch, "--max-error", bound)
+    kuat("decode", archive, "--out", out, "--backend", "cpu")
+    paths = sorted(folder.rglob("*.png"), key=lambda path: os.fsencode(path.relative_to(folder)))
+    originals = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+    assert np.abs(np.load(out).astype(int) - originals).max() <= bound
+    grid = originals.reshape(len(paths), 32 // patch, patch, 32 // patch, patch, 3).transpose(0, 1, 3, 2, 4, 5)
+    cells = np.unique(grid.reshape(-1, patch * patch * 3) // (2 * bound + 1), axis=0)
+    assert summary["uniform_cells"] == len(cells) >= summary["codewords"]
+
+
 def test_float_arrays_are_what_numpy_computes(encoded, tmp_path):
     *_, archive, _ = encoded
     out = tmp_path / "out.npy"

@@ -69,6 +69,9 @@ def encode(
         The most codewords to train, up to 2**25; more are better and slower; 65,536 by default. Or the codewords
         themselves, codewords x patch height x patch width x channels, or an archive to take them from: then nothing is
         trained, archives have one codebook in common, and each image is read once.
+    max_error : int, optional
+        Instead of `codebook`: no value of a decoded image differs from the resized one by more, 0 to 255; 0 is
+        lossless. The codebook is as large as that takes, up to 2**25 codewords.
     psnr : float, optional
         Instead of `codebook`: the smallest archive of this mean PSNR in dB, judged by a sample of the images.
     target_bytes : int, optional
@@ -106,9 +109,10 @@ def encode(
     Returns
     -------
     dict
-        What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "patch", "codewords", "device",
-        "index_bits", "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed", and the
-        seconds.
+        What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "patch", "codewords", "max_error",
+        "uniform_cells", "device", "index_bits", "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db",
+        "pooled_psnr_db", "resumed", and the seconds. With `max_error`, "uniform_cells" is how many distinct patches
+        uniform quantisation to the same bound leaves (None if there were too many to count).
 
     Raises
     ------
@@ -267,6 +271,7 @@ def _options(
     size=None,
     patch=None,
     codebook=None,
+    max_error=None,
     psnr=None,
     target_bytes=None,
     channels=None,
@@ -283,11 +288,8 @@ def _options(
     for name, value in (("fit", fit), ("filter", filter), ("on_error", on_error)):
         if not isinstance(value, str):
             raise TypeError(f"{name} is {value!r}, expected a str")
-    given = [
-        name
-        for name, value in (("codebook", codebook), ("psnr", psnr), ("target_bytes", target_bytes))
-        if value is not None
-    ]
+    ways = {"codebook": codebook, "max_error": max_error, "psnr": psnr, "target_bytes": target_bytes}
+    given = [name for name, value in ways.items() if value is not None]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} are given, expected one of them")
     goal = None
@@ -303,6 +305,7 @@ def _options(
         patch=sides[::-1] if patch is None else _pair("patch", patch),
         any_patch=patch is None,
         codebook=_codebook(65_536 if codebook is None else codebook),
+        max_error=None if max_error is None else _integer("max_error", max_error, 8),
         goal=goal,
         channels=shape[0] if channels is None else _integer("channels", channels),
         fit=fit,

@@ -86,6 +86,7 @@ class _Info(TypedDict):
     bytes_per_image: int
     file_len: int
     mean_psnr_db: float | None
+    max_error: int | None
     classes: list[str] | None
     encoder: str | None
     labels: bool
@@ -145,6 +146,8 @@ class _Summary(TypedDict):
     skipped: list[_Skipped]
     classes: list[str] | None
     codewords: int
+    max_error: int | None
+    uniform_cells: int | None
     device: str
     index_bits: int
     bytes_per_image: int
@@ -435,6 +438,7 @@ class Options:
         patch: tuple[int, int],
         codebook: int | NDArray[np.uint8],
         any_patch: bool,
+        max_error: int | None,
         goal: tuple[str, float] | None,
         channels: int,
         fit: str,

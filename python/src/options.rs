@@ -45,14 +45,15 @@ impl Options {
 impl Options {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "they are keywords")]
-    #[pyo3(signature = (*, size, patch, any_patch, codebook, goal, channels, fit, filter, resize_short, max_pixels, seed,
-        on_error, device, resume))]
+    #[pyo3(signature = (*, size, patch, any_patch, codebook, max_error, goal, channels, fit, filter, resize_short,
+        max_pixels, seed, on_error, device, resume))]
     fn new(
         py: Python<'_>,
         size: (u32, u32),
         patch: (u32, u32),
         any_patch: bool,
         codebook: GivenCodebook<'_>,
+        max_error: Option<u8>,
         goal: Option<(String, f64)>,
         channels: u32,
         fit: &str,
@@ -65,7 +66,7 @@ impl Options {
         resume: bool,
     ) -> PyResult<Self> {
         let codebook = match codebook {
-            GivenCodebook::Codewords(codewords) => Codebook::Train(codewords),
+            GivenCodebook::Codewords(codewords) => max_error.map_or(Codebook::Train(codewords), Codebook::MaxError),
             GivenCodebook::Array(array) => {
                 let expected = [patch.1, patch.0, channels].map(|side| side as usize);
                 if array.shape().get(1..) != Some(&expected) {

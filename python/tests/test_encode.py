@@ -22,9 +22,9 @@ import kuat
 
 OPTIONS = dict(size=(32, 24), patch=4, codebook=64, progress=False)
 KEYS = {
-    "archive", "samples", "skipped", "classes", "patch", "codewords", "device", "index_bits", "bytes_per_image",
-    "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed", "sampling_seconds",
-    "training_seconds", "encoding_seconds",
+    "archive", "samples", "skipped", "classes", "patch", "codewords", "max_error", "uniform_cells", "device",
+    "index_bits", "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed",
+    "sampling_seconds", "training_seconds", "encoding_seconds",
     "images_per_second",
 }  # fmt: skip
 
@@ -355,6 +355,26 @@ def test_a_codebook_can_be_given(tmp_path):
     with kuat.ArchiveWriter(second, **{**OPTIONS, "codebook": codebook[:3]}) as writer:
         writer.add(IMAGES[0])
     assert writer.summary["codewords"] == 3
+
+
+@pytest.mark.parametrize("bound", [0, 8])
+def test_a_bound_holds(tmp_path, bound):
+    out = tmp_path / "out.qvq"
+    options = {**OPTIONS, "size": (40, 30)}
+    del options["codebook"]
+    summary = kuat.encode(IMAGES, out, max_error=bound, **options)
+    assert summary["max_error"] == bound == kuat.KuatArchive(out).info()["max_error"]
+    assert summary["codewords"] <= summary["uniform_cells"]
+    assert np.abs(decoded(out).astype(int) - np.stack(IMAGES)).max() <= bound
+    with kuat.ArchiveWriter(out, max_error=bound, **options) as writer:
+        for image in IMAGES:
+            writer.add(image)
+    assert writer.summary["codewords"] == summary["codewords"]
+    for error, wrong in [(ValueError, 256), (ValueError, -1), (TypeError, 1.5), (TypeError, "8")]:
+        with pytest.raises(error, match="max_error"):
+            kuat.encode(IMAGES, out, max_error=wrong, **options)
+    with pytest.raises(ValueError, match="codebook and max_error"):
+        kuat.encode(IMAGES, out, max_error=bound, **OPTIONS)
 
 
 ITEMS = [

@@ -61,6 +61,9 @@ pub(super) struct Arguments {
     /// for shards with one codebook
     #[arg(long, group = "codewords", value_name = "ARCHIVE")]
     codebook_from: Option<PathBuf>,
+    /// No value of a decoded image may differ by more, 0 to 255; 0 is lossless. As many codewords as that takes
+    #[arg(long, group = "codewords", value_name = "E")]
+    max_error: Option<u8>,
     /// Make the smallest archive of this mean PSNR in dB, judged by a sample of the images
     #[arg(long, group = "codewords", value_name = "D")]
     psnr: Option<f64>,
@@ -127,7 +130,11 @@ impl Arguments {
             image_size: self.size.unwrap_or(others.image_size),
             channels: self.channels.unwrap_or(others.channels),
             patch: self.patch.unwrap_or(others.patch),
-            codebook: self.codebook.map_or(others.codebook, Codebook::Train),
+            codebook: match (self.codebook, self.max_error) {
+                (Some(codewords), _) => Codebook::Train(codewords),
+                (None, Some(bound)) => Codebook::MaxError(bound),
+                (None, None) => others.codebook,
+            },
             fit: self.fit.unwrap_or(others.fit),
             resize_short: self.resize_short.or(others.resize_short),
             filter: self.filter.unwrap_or(others.filter),
@@ -170,6 +177,13 @@ impl Arguments {
         if let Some((trial, trials)) = &choice {
             let (width, height) = trial.patch;
             writeln!(text, "chosen            {width}x{height} patches by {} trials", trials.len())?;
+        }
+        if let Some(max_error) = summary.max_error {
+            let ratio = |cells| summary.codewords as f64 / cells as f64;
+            let beside = summary
+                .uniform_cells
+                .map(|cells| format!(": {:.2} of the {cells} patches that uniform quantisation leaves", ratio(cells)));
+            writeln!(text, "greatest error    {max_error} of 255{}", beside.unwrap_or_default())?;
         }
         writeln!(text, "searched on       {}", summary.device)?;
         writeln!(text, "bytes per image   {}, and the codebook once", summary.bytes_per_image)?;

@@ -50,6 +50,9 @@ impl Arguments {
             writeln!(text, "worst samples     {}", worst.join(", "))?;
             write_histogram(&mut text, &ledger.histogram)?;
         }
+        if let Some(max_error) = info.max_error {
+            writeln!(text, "greatest error    {max_error} of 255")?;
+        }
         if let Some(classes) = &info.classes {
             let first = classes.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
             let more = if classes.len() > 5 { ", ..." } else { "" };

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::picture::Image;
 use super::quality::psnr;
 use super::source::Source;
-use super::{EncodeOptions, Skipped, options_of, prepare, read_back, skipped_report};
+use super::{EncodeOptions, Skipped, options_of, prepare, skipped_report};
 use crate::archive::Archive;
 use crate::decode::Decoder;
 use crate::decode::cpu::CpuDecoder;
@@ -21,8 +21,6 @@ use crate::progress::{Counter, Progress};
 const PSNR_TOLERANCE_DB: f64 = 0.01;
 /// Samples whose results are in memory at once.
 const CHUNK: usize = 1024;
-/// The metadata key of the largest difference that an encoder allowed itself.
-const MAX_ERROR: &str = "max_error";
 
 /// The images of a source that became the samples of an archive.
 pub struct Originals<'a> {
@@ -164,7 +162,7 @@ pub fn verify_against<D: AsRef<[u8]> + Sync>(
         Err(error) => return Err(error),
     };
     report.samples = archive.samples();
-    report.max_error = read_back(archive, MAX_ERROR, "a number from 0 to 255")?;
+    report.max_error = archive.max_error();
     let recorded: Option<Vec<f32>> = archive.psnr().map(Iterator::collect);
     let unchecked = [
         (report.max_error.is_none(), "the largest difference: the archive promises none"),
@@ -297,7 +295,7 @@ mod tests {
         let codebook = (0..=255u8).flat_map(|value| [value.saturating_add(error); 4]).collect();
         let mut spec = ArchiveSpec::new(geometry, codebook);
         (spec.labels, spec.captions, spec.psnr) = (true, true, true);
-        spec.metadata.insert(MAX_ERROR.into(), "3".into());
+        spec.max_error = Some(3);
         let mut writer = ArchiveWriter::new(Cursor::new(Vec::new()), spec).expect("valid");
         for (sample, &image) in images.iter().enumerate() {
             let caption: &'static str = ["0", "1", "2", "3", "4", "5", "6", "7"][image];

@@ -24,7 +24,7 @@ pub(super) struct Checkpoint {
     folder: PathBuf,
     output: PathBuf,
     journal: File,
-    codebook: Option<Vec<u8>>,
+    made: Option<Made>,
     done: Vec<Progressed>,
     /// How much time's work may be lost, and what is not worth keeping.
     every: Duration,
@@ -33,13 +33,21 @@ pub(super) struct Checkpoint {
     kept: bool,
 }
 
+/// A codebook, and what it came of.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub codebook: Vec<u8>,
+    /// See [`EncodeSummary`](super::EncodeSummary).
+    pub uniform_cells: Option<usize>,
+}
+
 /// A line of the journal.
 #[derive(Debug, Serialize, Deserialize)]
 enum Line {
     /// What is made of what; first.
     Task(BTreeMap<String, String>),
     /// The codebook is there, of this many bytes with this CRC-32C.
-    Codebook { len: usize, crc32c: u32 },
+    Codebook { len: usize, crc32c: u32, uniform_cells: Option<usize> },
     /// More images are done.
     Progress(Progressed),
 }
@@ -107,11 +115,11 @@ impl Checkpoint {
             return Err(Error::Io { action: "write", path: output, source });
         }
         let now = Instant::now();
-        let (codebook, done) = (None, Vec::new());
-        let mut new = Self { folder, output, journal, codebook, done, every, saved: now, kept: true };
+        let (made, done) = (None, Vec::new());
+        let mut new = Self { folder, output, journal, made, done, every, saved: now, kept: true };
         let task = task(source, options);
         let found = new.read_journal()?;
-        if new.codebook.is_some() {
+        if new.made.is_some() {
             if !options.resume {
                 let images = new.done.last().map_or(0, |progress| progress.images);
                 return Err(Error::Unfinished { path: new.folder.clone(), images, of: source.len() });
@@ -145,14 +153,14 @@ impl Checkpoint {
             }
             match serde_json::from_slice(&line) {
                 Ok(Line::Task(found)) if good == 0 => task = found,
-                Ok(Line::Codebook { len, crc32c: checksum }) if good > 0 && self.codebook.is_none() => {
+                Ok(Line::Codebook { len, crc32c: checksum, uniform_cells }) if good > 0 && self.made.is_none() => {
                     let codebook = fs::read(self.folder.join("codebook")).unwrap_or_default();
                     if codebook.len() != len || crc32c(&codebook) != checksum {
                         break;
                     }
-                    self.codebook = Some(codebook);
+                    self.made = Some(Made { codebook, uniform_cells });
                 }
-                Ok(Line::Progress(progress)) if self.codebook.is_some() => self.done.push(progress),
+                Ok(Line::Progress(progress)) if self.made.is_some() => self.done.push(progress),
                 _ => break,
             }
             good += read as u64;
@@ -162,16 +170,18 @@ impl Checkpoint {
     }
 
     /// The codebook, if an earlier encoding came so far.
-    pub fn codebook(&mut self) -> Option<Vec<u8>> {
-        self.codebook.take()
+    pub fn codebook(&mut self) -> Option<Made> {
+        self.made.take()
     }
 
     /// Keeps the codebook.
-    pub fn save_codebook(&mut self, codebook: &[u8]) -> Result<()> {
+    pub fn save_codebook(&mut self, made: &Made) -> Result<()> {
+        let Made { codebook, uniform_cells } = made;
         let mut file = AtomicFile::create(self.folder.join("codebook"))?;
         file.write_all(codebook).map_err(Error::io("write", self.folder.join("codebook")))?;
         file.commit()?;
-        self.note(&Line::Codebook { len: codebook.len(), crc32c: crc32c(codebook) })?;
+        let (crc32c, uniform_cells) = (crc32c(codebook), *uniform_cells);
+        self.note(&Line::Codebook { len: codebook.len(), crc32c, uniform_cells })?;
         self.saved = Instant::now();
         self.kept = true;
         Ok(())
@@ -241,6 +251,7 @@ fn task(source: &dyn Source, options: &EncodeOptions) -> BTreeMap<String, String
     let pair = |(a, b): (u32, u32)| format!("{a}x{b}");
     let codebook = match &options.codebook {
         Codebook::Train(codewords) => format!("at most {codewords} codewords"),
+        Codebook::MaxError(bound) => format!("no error above {bound}"),
         Codebook::Given(codebook) => format!("{} bytes with CRC-32C {}", codebook.len(), to_hex(crc32c(codebook))),
     };
     let names = (0..source.len()).fold(0, |crc, index| crc32c::crc32c_append(crc, source.name(index).as_bytes()));

@@ -285,8 +285,9 @@ impl<'a> Trials<'a> {
         let search = NearestCodeword::new(codebook, geometry.codeword_len())?;
         let counter = Counter::new(self.progress, "measuring", self.measured.len());
         let psnr = |image: &Vec<u8>| {
-            let error = encode_image(geometry, &search, image).squared_error;
             counter.add(1)?;
+            // Without a bound there is a nearest codeword.
+            let error = encode_image(geometry, &search, None, image).map_or(0, |encoded| encoded.squared_error);
             Ok(psnr_db(error, image.len() as u64))
         };
         // Summed in order: floats added in another order give another sum.

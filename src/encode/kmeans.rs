@@ -166,7 +166,7 @@ fn repair(codebook: &mut [u8], patches: &[u8], len: usize, nearest: &[u32], dist
 /// The codewords, each once, along a Morton curve through the three coordinates that vary the most.
 ///
 /// Neighbouring patches have similar codewords, which decoders then find close to each other in memory.
-fn ordered(codebook: &[u8], len: usize, projection: &Projection) -> Vec<u8> {
+pub(super) fn ordered(codebook: &[u8], len: usize, projection: &Projection) -> Vec<u8> {
     let place = |codeword| {
         let coordinates = projection.signature(codeword).map(|value| (i32::from(value) - i32::from(i16::MIN)) as u64);
         // From the highest bits of the three down, those of the first coordinate first.

@@ -5,6 +5,7 @@ mod checkpoint;
 #[cfg(feature = "gpu")]
 mod chunk;
 mod compare;
+mod cover;
 mod goal;
 mod kmeans;
 mod nearest;
@@ -89,12 +90,26 @@ impl EncodeOptions {
         self.resize().check()?;
         match &self.codebook {
             Codebook::Train(codewords) => kmeans::check_codewords(*codewords)?,
+            Codebook::MaxError(_) if self.searcher == Searcher::Cpu => (),
+            Codebook::MaxError(_) => {
+                let found = self.searcher.name();
+                let expected = "the CPU for a bound on the error: no GPU searches within one".into();
+                return Err(Error::Argument { argument: "what searches for codewords", found, expected });
+            }
             Codebook::Given(codebook) => {
                 nearest::check_patches("codebook", codebook, geometry.codeword_len())?;
                 kmeans::check_codewords(codebook.len() / geometry.codeword_len())?;
             }
         }
         Ok(geometry)
+    }
+
+    /// The most by which a value may differ, if that is asked for.
+    pub(crate) fn max_error(&self) -> Option<u8> {
+        match self.codebook {
+            Codebook::MaxError(bound) => Some(bound),
+            _ => None,
+        }
     }
 
     /// How images are brought to the archive's size.
@@ -132,6 +147,9 @@ impl Default for EncodeOptions {
 pub enum Codebook {
     /// At most so many are trained on the images; there are fewer if fewer reproduce every training patch.
     Train(usize),
+    /// As many as it takes, up to 2^25, so that no value of a decoded image differs from the resized one by more than
+    /// this; 0 reproduces every image exactly.
+    MaxError(u8),
     /// These: one after another, each patch height x patch width x channels values.
     Given(Vec<u8>),
 }
@@ -207,7 +225,7 @@ pub fn options_of<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<EncodeOptions>
         image_size: (g.image_width() as u32, g.image_height() as u32),
         channels: g.channels() as u32,
         patch: (g.patch_width() as u32, g.patch_height() as u32),
-        codebook: Codebook::Train(archive.codewords()),
+        codebook: archive.max_error().map_or(Codebook::Train(archive.codewords()), Codebook::MaxError),
         fit: read_back(archive, key::FIT, "crop, stretch or pad")?.unwrap_or(defaults.fit),
         resize_short: read_back(archive, key::RESIZE_SHORT, "a number of pixels")?,
         filter: read_back(archive, key::FILTER, "a filter of this version's")?.unwrap_or(defaults.filter),

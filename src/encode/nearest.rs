@@ -41,6 +41,18 @@ struct Best {
     reach: i32,
 }
 
+/// Where a search starts.
+#[derive(Debug, Clone, Copy)]
+enum Start {
+    /// At a codeword that is allowed.
+    At(u32),
+    /// At none: one is looked for that is no farther, by its squared distance.
+    Within(u32),
+}
+
+/// No codeword's index.
+const NONE: u32 = u32::MAX;
+
 impl<'a> NearestCodeword<'a> {
     /// Prepares searches in a codebook: codewords of `codeword_len` values one after another.
     ///
@@ -73,26 +85,56 @@ impl<'a> NearestCodeword<'a> {
     /// If the patch is not as long as a codeword.
     pub fn nearest(&self, patch: &[u8], hint: Option<u32>) -> (u32, u32) {
         assert_eq!(patch.len(), self.codeword_len, "values in the patch");
+        let best = self.best(patch, Start::At(self.hinted(hint)), |_| true);
+        (best.index, best.distance)
+    }
+
+    /// The index of the nearest of those codewords from which no value of the patch differs by more than
+    /// `max_error`, the lowest one of several, and its squared distance; `None` if there are none. It need not be the
+    /// nearest of all.
+    ///
+    /// # Panics
+    /// If the patch is not as long as a codeword.
+    pub fn nearest_within(&self, patch: &[u8], max_error: u8, hint: Option<u32>) -> Option<(u32, u32)> {
+        assert_eq!(patch.len(), self.codeword_len, "values in the patch");
+        let within = |index| {
+            let values = patch.iter().zip(self.codeword(index));
+            values.fold(0, |most, (&a, &b)| a.abs_diff(b).max(most)) <= max_error
+        };
+        let start = match hint.map(|hint| self.hinted(Some(hint))).filter(|&index| within(index)) {
+            Some(index) => Start::At(index),
+            None => Start::Within(self.codeword_len as u32 * u32::from(max_error).pow(2)),
+        };
+        let best = self.best(patch, start, within);
+        (best.index != NONE).then_some((best.index, best.distance))
+    }
+
+    /// A codeword to begin with.
+    fn hinted(&self, hint: Option<u32>) -> u32 {
+        let last = (self.codebook.len() / self.codeword_len - 1) as u32;
+        hint.unwrap_or(self.tree.leaves[0].indices[0]).min(last)
+    }
+
+    /// The search, by the widest instructions that there are.
+    fn best(&self, patch: &[u8], start: Start, allowed: impl Fn(u32) -> bool) -> Best {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx512bw") {
             // SAFETY: this processor has AVX-512 BW, which is all that the function asks for.
-            let best = unsafe { self.search_avx512(patch, hint) };
-            return (best.index, best.distance);
+            return unsafe { self.search_avx512(patch, start, allowed) };
         } else if is_x86_feature_detected!("avx2") {
             // SAFETY: this processor has AVX2, which is all that the function asks for.
-            let best = unsafe { self.search_avx2(patch, hint) };
-            return (best.index, best.distance);
+            return unsafe { self.search_avx2(patch, start, allowed) };
         }
-        let best = self.search(patch, hint, near_branches, near_in_leaf, squared_distance);
-        (best.index, best.distance)
+        self.search(patch, start, allowed, near_branches, near_in_leaf, squared_distance)
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512bw")]
-    fn search_avx512(&self, patch: &[u8], hint: Option<u32>) -> Best {
+    fn search_avx512(&self, patch: &[u8], start: Start, allowed: impl Fn(u32) -> bool) -> Best {
         self.search(
             patch,
-            hint,
+            start,
+            allowed,
             |signature, node, reach| near_branches_avx512(signature, node, reach),
             |signature, leaf, reach| near_in_leaf_avx512(signature, leaf, reach),
             |patch, codeword| squared_distance_avx512(patch, codeword),
@@ -101,10 +143,11 @@ impl<'a> NearestCodeword<'a> {
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    fn search_avx2(&self, patch: &[u8], hint: Option<u32>) -> Best {
+    fn search_avx2(&self, patch: &[u8], start: Start, allowed: impl Fn(u32) -> bool) -> Best {
         self.search(
             patch,
-            hint,
+            start,
+            allowed,
             |signature, node, reach| near_branches_avx2(signature, node, reach),
             |signature, leaf, reach| near_in_leaf_avx2(signature, leaf, reach),
             squared_distance,
@@ -116,13 +159,14 @@ impl<'a> NearestCodeword<'a> {
         &self.codebook[index as usize * self.codeword_len..][..self.codeword_len]
     }
 
-    /// The search, compiled once for each instruction set: `near_branches`, `near_in_leaf` and `squared_distance` are
+    /// The search among the codewords that are allowed, compiled once for each instruction set: `near_branches`, `near_in_leaf` and `squared_distance` are
     /// the functions of these names or equal them.
     #[inline(always)]
     fn search(
         &self,
         patch: &[u8],
-        hint: Option<u32>,
+        start: Start,
+        allowed: impl Fn(u32) -> bool,
         near_branches: impl Fn(&Signature, &Node, i32) -> (u32, [i32; WIDTH]),
         near_in_leaf: impl Fn(&Signature, &Leaf, i32) -> u32,
         squared_distance: impl Fn(&[u8], &[u8]) -> u32,
@@ -139,9 +183,10 @@ impl<'a> NearestCodeword<'a> {
             sum
         };
         let signature = self.projection.signature(patch);
-        let last = (self.codebook.len() / self.codeword_len - 1) as u32;
-        let index = hint.unwrap_or(self.tree.leaves[0].indices[0]).min(last);
-        let distance = distance_of(index, u32::MAX);
+        let (index, distance) = match start {
+            Start::At(index) => (index, distance_of(index, u32::MAX)),
+            Start::Within(distance) => (NONE, distance),
+        };
         let mut best = Best { index, distance, reach: self.reach(distance) };
 
         // What is to be visited, each in one number: the squared distance of its box, the nodes on the way from it down
@@ -165,7 +210,7 @@ impl<'a> NearestCodeword<'a> {
                     let index = leaf.indices[near.trailing_zeros() as usize];
                     near &= near - 1;
                     let distance = distance_of(index, best.distance);
-                    if (distance, index) < (best.distance, best.index) {
+                    if (distance, index) < (best.distance, best.index) && allowed(index) {
                         best = Best { index, distance, reach: self.reach(distance) };
                     }
                 }
@@ -231,17 +276,23 @@ mod tests {
     }
 
     /// What every path that this processor has finds.
-    fn paths(search: &NearestCodeword, patch: &[u8], hint: Option<u32>) -> Vec<(&'static str, Best)> {
-        let mut found = vec![("portable", search.search(patch, hint, near_branches, near_in_leaf, squared_distance))];
+    fn paths(
+        search: &NearestCodeword,
+        patch: &[u8],
+        start: Start,
+        allowed: impl Fn(u32) -> bool + Copy,
+    ) -> Vec<(&'static str, Best)> {
+        let portable = search.search(patch, start, allowed, near_branches, near_in_leaf, squared_distance);
+        let mut found = vec![("portable", portable)];
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx2") {
                 // SAFETY: this processor has AVX2.
-                found.push(("AVX2", unsafe { search.search_avx2(patch, hint) }));
+                found.push(("AVX2", unsafe { search.search_avx2(patch, start, allowed) }));
             }
             if is_x86_feature_detected!("avx512bw") {
                 // SAFETY: this processor has AVX-512 BW.
-                found.push(("AVX-512", unsafe { search.search_avx512(patch, hint) }));
+                found.push(("AVX-512", unsafe { search.search_avx512(patch, start, allowed) }));
             }
         }
         found
@@ -271,7 +322,7 @@ mod tests {
                     let expected = brute_force(&codebook, patch);
                     for hint in [None, Some(expected.0), Some(u32::MAX)] {
                         assert_eq!(search.nearest(patch, hint), expected, "{codewords} codewords of {len}, {hint:?}");
-                        for (path, best) in paths(&search, patch, hint) {
+                        for (path, best) in paths(&search, patch, Start::At(search.hinted(hint)), |_| true) {
                             assert_eq!((best.index, best.distance), expected, "{codewords} of {len}, {path}");
                         }
                     }
@@ -291,5 +342,36 @@ mod tests {
         for (codebook, len) in [(&[0u8; 12][..], 0), (&[0; 12], 5), (&[], 3), (&[0; 2050], 1025)] {
             assert!(NearestCodeword::new(codebook, len).is_err(), "{} bytes, {len}", codebook.len());
         }
+    }
+
+    #[test]
+    fn within_a_bound_equals_brute_force() {
+        fn brute_force_within(codebook: &[u8], patch: &[u8], max_error: u8) -> Option<(u32, u32)> {
+            let codewords = codebook.chunks(patch.len()).zip(0u32..);
+            let within = codewords.filter(|(c, _)| c.iter().zip(patch).all(|(a, b)| a.abs_diff(*b) <= max_error));
+            let distance = |c: &[u8]| c.iter().zip(patch).map(|(a, b)| u32::from(a.abs_diff(*b)).pow(2)).sum::<u32>();
+            within.map(|(c, index)| (distance(c), index)).min().map(|(distance, index)| (index, distance))
+        }
+        let random = &mut Pcg32::seed_from_u64(5);
+        let mut seen = [0; 2];
+        for (len, codewords, range) in [(1, 300, 256), (3, 900, 128), (12, 1500, 24), (48, 1200, 20), (17, 17, 20)] {
+            // Few values, so that several codewords are equally near, and some outside the bound nearer.
+            let codebook = bytes(random, len * codewords, |r| (r % range) as u8);
+            let search = NearestCodeword::new(&codebook, len).expect("valid");
+            for max_error in [0, 1, 8, 12, 255] {
+                let mut queries = bytes(random, 30 * len, |r| (r % range) as u8);
+                queries.extend(codebook.iter().take(10 * len).map(|&v| v.saturating_add(max_error)));
+                for patch in queries.chunks(len) {
+                    let expected = brute_force_within(&codebook, patch, max_error);
+                    seen[usize::from(expected.is_some())] += 1;
+                    let nearest = search.nearest(patch, None).0;
+                    for hint in [None, Some(nearest), expected.map(|(index, _)| index), Some(u32::MAX)] {
+                        let found = search.nearest_within(patch, max_error, hint);
+                        assert_eq!(found, expected, "{codewords} codewords of {len}, {max_error}, {hint:?}");
+                    }
+                }
+            }
+        }
+        assert!(seen.iter().all(|&times| times > 100), "{seen:?}");
     }
 }

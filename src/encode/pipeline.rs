@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::checkpoint::{Checkpoint, Progressed, Sample};
+use super::checkpoint::{Checkpoint, Made, Progressed, Sample};
 #[cfg(feature = "gpu")]
 use super::chunk;
 use super::nearest::NearestCodeword;
@@ -15,8 +15,9 @@ use super::projection::Projection;
 use super::quality::{psnr_db, squared_distance};
 use super::search::Search;
 use super::source::Source;
-use super::{Codebook, EncodeOptions, OnError, kmeans, patches, prepare, sample};
+use super::{Codebook, EncodeOptions, OnError, cover, kmeans, patches, prepare, sample};
 use crate::error::{Error, Result};
+use crate::format::MAX_CODEWORDS;
 use crate::format::atomic::AtomicFile;
 use crate::format::index::IndexWidth;
 use crate::format::writer::{ArchiveSpec, ArchiveWriter, SampleInfo};
@@ -38,6 +39,11 @@ pub struct EncodeSummary {
     pub codewords: usize,
     /// What searched for nearest codewords: `cpu`, or an adapter's name.
     pub device: String,
+    /// The most by which a value of a decoded image differs from the resized source, if it was asked for.
+    pub max_error: Option<u8>,
+    /// How many distinct patches uniform quantisation to that bound leaves, in bins of twice the bound and 1: what
+    /// the codebook is measured against. `None` without a bound, and if there were too many to keep at a time.
+    pub uniform_cells: Option<usize>,
     /// Bits of a stored index.
     pub index_bits: usize,
     /// Bytes of the index row of an image.
@@ -129,26 +135,31 @@ fn encode_saving(
     // Now rather than after the training: the folder may not exist.
     let mut checkpoint = Checkpoint::open(source, output, options, every)?;
     let start = Instant::now();
-    let (codebook, sampled) = match (checkpoint.codebook(), &options.codebook) {
-        (Some(codebook), _) => (codebook, start),
-        (None, Codebook::Given(codebook)) => (codebook.clone(), start),
+    let (made, sampled) = match (checkpoint.codebook(), &options.codebook) {
+        (Some(made), _) => (made, start),
+        (None, Codebook::Given(codebook)) => (Made { codebook: codebook.clone(), uniform_cells: None }, start),
+        (None, Codebook::MaxError(bound)) => {
+            let covering = cover::codebook(source, &geometry, options, *bound, MAX_CODEWORDS, progress)?;
+            (Made { codebook: covering.codebook, uniform_cells: covering.uniform_cells }, start)
+        }
         (None, Codebook::Train(codewords)) => {
             let training_patches = sample::sample(source, &geometry, options, *codewords, progress)?;
             let sampled = Instant::now();
             let (searcher, len) = (&options.searcher, geometry.codeword_len());
-            (kmeans::train_with(searcher, &training_patches, len, *codewords, progress)?, sampled)
+            let codebook = kmeans::train_with(searcher, &training_patches, len, *codewords, progress)?;
+            (Made { codebook, uniform_cells: None }, sampled)
         }
     };
     if !checkpoint.is_kept() && checkpoint.is_due() {
-        checkpoint.save_codebook(&codebook)?;
+        checkpoint.save_codebook(&made)?;
     }
     let trained = Instant::now();
 
-    let codewords = codebook.len() / geometry.codeword_len();
+    let (codebook, len) = (&made.codebook, geometry.codeword_len());
+    let codewords = codebook.len() / len;
     let index_width = IndexWidth::narrowest(codewords)?;
-    let len = geometry.codeword_len();
-    let search = options.searcher.search(&codebook, len, || Projection::new(&codebook, len))?;
-    let mut pass = Pass::new(source, options, &codebook, checkpoint)?;
+    let search = options.searcher.search(codebook, len, || Projection::new(codebook, len))?;
+    let mut pass = Pass::new(source, options, &made, checkpoint)?;
     let resumed = pass.next;
     if let Err(error) = pass.run(&search, progress) {
         // Where that fails, what was saved before is still there, and the first error tells more.
@@ -166,6 +177,8 @@ fn encode_saving(
         patch: options.patch,
         codewords,
         device: options.searcher.name(),
+        max_error: options.max_error(),
+        uniform_cells: made.uniform_cells,
         index_bits: index_width.bits(),
         bytes_per_image: index_width.row_len(geometry.patches()),
         file_len,
@@ -214,7 +227,7 @@ struct Pass<'a> {
     source: &'a dyn Source,
     options: &'a EncodeOptions,
     geometry: Geometry,
-    codebook: &'a [u8],
+    made: &'a Made,
     writer: ArchiveWriter<AtomicFile>,
     tally: Tally,
     checkpoint: Checkpoint,
@@ -229,11 +242,12 @@ impl<'a> Pass<'a> {
     fn new(
         source: &'a dyn Source,
         options: &'a EncodeOptions,
-        codebook: &'a [u8],
+        made: &'a Made,
         mut checkpoint: Checkpoint,
     ) -> Result<Self> {
         let geometry = options.geometry()?;
-        let mut spec = ArchiveSpec::new(geometry, codebook.to_vec());
+        let mut spec = ArchiveSpec::new(geometry, made.codebook.clone());
+        spec.max_error = options.max_error();
         spec.labels = source.has_labels();
         spec.captions = source.has_captions();
         spec.psnr = true;
@@ -259,7 +273,7 @@ impl<'a> Pass<'a> {
             next = images;
         }
         let unsaved = Progressed::default();
-        Ok(Self { source, options, geometry, codebook, writer, tally, checkpoint, next, unsaved })
+        Ok(Self { source, options, geometry, made, writer, tally, checkpoint, next, unsaved })
     }
 
     /// Encodes the images that are left.
@@ -275,6 +289,7 @@ impl<'a> Pass<'a> {
 
     fn run_on_cpu(&mut self, search: &NearestCodeword, counter: &Counter) -> Result<()> {
         let chunk = (CHUNK_BYTES / (4 * self.geometry.patches())).clamp(1, CHUNK_IMAGES);
+        let bound = self.options.max_error();
         while self.next < self.source.len() {
             let images = self.next..(self.next + chunk).min(self.source.len());
             let encoded: Vec<Result<Encoded>> = images
@@ -283,7 +298,10 @@ impl<'a> Pass<'a> {
                 .map(|index| {
                     counter.add(0)?;
                     let image = prepare(self.source, index, self.options);
-                    let encoded = image.map(|image| encode_image(&self.geometry, search, &image.pixels));
+                    let encoded = image.and_then(|image| {
+                        let changed = || Error::ImageChanged { name: self.source.name(index) };
+                        encode_image(&self.geometry, search, bound, &image.pixels).ok_or_else(changed)
+                    });
                     counter.add(1)?;
                     encoded
                 })
@@ -296,7 +314,7 @@ impl<'a> Pass<'a> {
     /// While the GPU searches, the CPU reads and resizes what comes next.
     #[cfg(feature = "gpu")]
     fn run_on_gpu(&mut self, search: &crate::gpu::GpuNearest, counter: &Counter) -> Result<()> {
-        let (source, options, geometry, codebook) = (self.source, self.options, self.geometry, self.codebook);
+        let (source, options, geometry, codebook) = (self.source, self.options, self.geometry, &self.made.codebook);
         let count = chunk::images_per_chunk(&geometry, CHUNK_IMAGES);
         let range = |first: usize| first..(first + count).min(source.len());
         let read = |images: Range<usize>| -> Vec<Result<super::Image>> {
@@ -349,7 +367,7 @@ impl<'a> Pass<'a> {
     /// Brings what was done to the disk.
     fn save(&mut self) -> Result<()> {
         if !self.checkpoint.is_kept() {
-            self.checkpoint.save_codebook(self.codebook)?;
+            self.checkpoint.save_codebook(self.made)?;
         }
         if self.unsaved == Progressed::default() {
             return Ok(());
@@ -411,8 +429,14 @@ impl Tally {
     }
 }
 
-/// Finds the codewords of an image's patches, rows of the grid in parallel.
-pub(super) fn encode_image(geometry: &Geometry, search: &NearestCodeword, image: &[u8]) -> Encoded {
+/// Finds the codewords of an image's patches, rows of the grid in parallel; with `max_error` those from which no
+/// value differs by more, `None` if a patch has no such codeword.
+pub(super) fn encode_image(
+    geometry: &Geometry,
+    search: &NearestCodeword,
+    max_error: Option<u8>,
+    image: &[u8],
+) -> Option<Encoded> {
     let codeword_len = geometry.codeword_len();
     let mut indices = vec![0; geometry.patches()];
     let row_error = |(y, indices): (usize, &mut [u32])| {
@@ -421,16 +445,19 @@ pub(super) fn encode_image(geometry: &Geometry, search: &NearestCodeword, image:
         let mut squared_error = 0;
         for (x, index) in indices.iter_mut().enumerate() {
             patches::cut(geometry, image, x, y, &mut patch);
-            let (nearest, distance) = search.nearest(&patch, hint);
+            let (nearest, distance) = match max_error {
+                None => search.nearest(&patch, hint),
+                Some(max_error) => search.nearest_within(&patch, max_error, hint)?,
+            };
             *index = nearest;
             hint = Some(nearest);
             squared_error += patch_error(geometry, x, y, &patch, search.codeword(nearest), distance);
         }
-        squared_error
+        Some(squared_error)
     };
     let rows = indices.par_chunks_mut(geometry.grid_width()).enumerate();
-    let squared_error = rows.with_min_len((1024 / geometry.grid_width()).max(1)).map(row_error).sum();
-    Encoded { indices, squared_error }
+    let squared_error = rows.with_min_len((1024 / geometry.grid_width()).max(1)).map(row_error).sum::<Option<u64>>()?;
+    Some(Encoded { indices, squared_error })
 }
 
 /// The squared error of what is visible of a patch at a squared distance from its codeword.

@@ -18,6 +18,7 @@ pub(crate) struct Header {
     pub vq: Vq,
     pub classes: Option<Vec<String>>,
     pub mean_psnr_db: Option<f64>,
+    pub max_error: Option<u8>,
     pub labels: Option<Range<usize>>,
     /// CRC-32C of each index row.
     pub checksums: Option<Range<usize>>,
@@ -74,12 +75,17 @@ impl Header {
         let mean_psnr_db = metadata.optional(key::MEAN_PSNR_DB, "a finite number", |text| {
             text.parse::<f64>().ok().filter(|psnr| psnr.is_finite())
         })?;
+        let max_error = match container.metadata.contains_key(key::MAX_ERROR) {
+            true => Some(metadata.integer(key::MAX_ERROR)?),
+            false => None,
+        };
         Ok(Self {
             geometry,
             samples,
             vq,
             classes,
             mean_psnr_db,
+            max_error,
             labels,
             checksums,
             psnr,

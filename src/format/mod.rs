@@ -47,6 +47,7 @@ pub(crate) mod key {
     pub const SAMPLES: &str = "samples";
     pub const CLASSES: &str = "classes";
     pub const MEAN_PSNR_DB: &str = "mean_psnr_db";
+    pub const MAX_ERROR: &str = "max_error";
     pub const ENCODER: &str = "encoder";
     pub const HEADER_CRC32C: &str = "header_crc32c";
 
@@ -64,6 +65,7 @@ pub(crate) mod key {
         SAMPLES,
         CLASSES,
         MEAN_PSNR_DB,
+        MAX_ERROR,
         ENCODER,
         HEADER_CRC32C,
     ];

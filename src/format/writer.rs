@@ -33,6 +33,8 @@ pub struct ArchiveSpec {
     pub psnr: bool,
     /// Names of the labels 0, 1, ...
     pub classes: Option<Vec<String>>,
+    /// The most by which a value of a decoded image differs from the image that was encoded, if it is bounded.
+    pub max_error: Option<u8>,
     /// How many samples will probably be written. A wrong number costs one more pass over the index rows.
     pub samples: usize,
     /// What makes the archive, for its readers.
@@ -52,6 +54,7 @@ impl ArchiveSpec {
             captions: false,
             psnr: false,
             classes: None,
+            max_error: None,
             samples: 0,
             encoder: concat!("kuat ", env!("CARGO_PKG_VERSION")).into(),
             metadata: BTreeMap::new(),
@@ -358,6 +361,9 @@ impl<W: Storage> ArchiveWriter<W> {
         set(key::HEADER_CRC32C, checksum::to_hex(0));
         if let Some(classes) = &self.spec.classes {
             set(key::CLASSES, json!(classes).to_string());
+        }
+        if let Some(max_error) = self.spec.max_error {
+            set(key::MAX_ERROR, max_error.to_string());
         }
         if let Some(psnr) = mean_psnr_db {
             // The longest number that the reserved room must hold is cut to a sane length, as no PSNR is longer.
