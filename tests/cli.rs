@@ -365,6 +365,32 @@ fn a_file_that_is_no_picture_fails_or_is_skipped_and_named() {
 }
 
 #[test]
+fn a_manifest_is_a_source_and_what_an_archive_is_compared_with() {
+    let scene = Scene::new();
+    let rows = ["cats/00.png,cat,one", "dogs/07.png,dog,\"two, three\"", "cats/01.png,cat,"];
+    std::fs::write(scene.path("photos/list.csv"), format!("path,label,caption\n{}\n", rows.join("\n")))
+        .expect("written");
+    let options = ["--size", "32x24", "--resize-short", "40", "--filter", "lanczos", "--codebook", "5000"];
+    let encode = [&["encode", "photos/list.csv", "-o", "a.qvq"][..], &options].concat();
+    let summary = scene.json(&encode);
+    assert_eq!((&summary["samples"], &summary["mean_psnr_db"]), (&3.into(), &100.0.into()));
+    assert_eq!(summary["classes"], serde_json::json!(["cat", "dog"]));
+    let archive = kuat::Archive::open(scene.path("a.qvq")).expect("an archive");
+    assert_eq!(archive.caption(1).expect("a caption"), Some("two, three"));
+    assert_eq!(archive.labels().expect("labels").collect::<Vec<_>>(), [0, 1, 0]);
+    // Nothing was lost, so the difference is even grey if the originals are prepared as they were encoded.
+    scene.json(&["sheet", "a.qvq", "-o", "sheet.png", "--against", "photos/list.csv"]);
+    let sheet = pixels(&scene.path("sheet.png"));
+    let (zoom, gap) = (160 / 32, 4);
+    let below = gap + 2 * (24 * zoom + gap);
+    assert!((0..32 * zoom).all(|x| sheet.get_pixel(gap + x, below + 12 * zoom).0 == [128; 3]));
+    assert!(scene.fails(2, &[&encode[..], &["--max-pixels", "5599"]].concat()).contains("80x70 pixels"));
+    std::fs::write(scene.path("photos/list.csv"), "name\na.png\n").expect("written");
+    assert!(scene.fails(2, &encode).contains("list.csv, line 1"));
+    assert!(scene.fails(2, &["encode", "photos/cats/00.png", "-o", "b.qvq"]).contains("expected a folder"));
+}
+
+#[test]
 fn the_other_channel_counts_encode_and_decode() {
     let scene = Scene::new();
     for channels in ["1", "4"] {
