@@ -65,6 +65,15 @@ bench: build report-setup ## Measure this machine, kuat beside its limits and it
 report: report-setup ## Write BENCHMARKS.md again from benches/results
 	$(REPORT) report page
 
+# Pictures in folders of any depth; either may be left out. Those of another page stay as they were.
+KODAK ?=
+
+.PHONY: quality
+quality: build ## Measure PSNR and SSIM beside JPEG, WebP and BC1; write QUALITY.md (IMAGES=folder KODAK=folder)
+	@VENV=target/venv-report scripts/venv.sh matplotlib pillow scikit-image ./python
+	PYTHONPATH=benches target/venv-report/bin/python -m quality measure \
+		$(if $(IMAGES),--images "$(IMAGES)") $(if $(KODAK),--kodak "$(KODAK)")
+
 .PHONY: report-setup
 report-setup:
 	@VENV=target/venv-report scripts/venv.sh matplotlib pillow tqdm

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use kuat::{Archive, ArchiveSpec, ArchiveWriter, BufferPool, CpuDecoder, Decoder, Geometry, OutputSpec};
+use kuat::{Archive, ArchiveSpec, ArchiveWriter, BufferPool, CpuDecoder, Decoder, Geometry, OutputSpec, SampleInfo};
 use measure::{ROUNDS, median, scattered};
 use memmap2::{Advice, Mmap};
 use rand::{Rng, RngExt, SeedableRng};
@@ -255,7 +255,7 @@ fn random_archive(path: &Path, geometry: Geometry) -> Result<()> {
     let samples = READ * APART / (2 * geometry.patches());
     let mut writer = ArchiveWriter::create(path, ArchiveSpec { samples, ..ArchiveSpec::new(geometry, codebook) })?;
     for row in rows.iter().cycle().take(samples) {
-        writer.push(row, None, None)?;
+        writer.push(row, SampleInfo::default())?;
     }
     Ok(writer.finish_file(None)?)
 }

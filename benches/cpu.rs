@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use kuat::{Archive, ArchiveSpec, ArchiveWriter, BufferPool, CpuDecoder, CpuPath, Decoder, Dtype, Geometry, Layout};
-use kuat::{NaiveDecoder, Normalization, OutputSpec};
+use kuat::{NaiveDecoder, Normalization, OutputSpec, SampleInfo};
 use measure::{Work, copy_images, fill_images, in_turns, median, scattered};
 use memmap2::Mmap;
 use rand::{Rng, RngExt, SeedableRng};
@@ -313,7 +313,7 @@ fn random_archive(folder: &Path, geometry: Geometry, codewords: usize, samples: 
     let mut writer = ArchiveWriter::create(&path, ArchiveSpec { samples, ..ArchiveSpec::new(geometry, codebook) })?;
     for _ in 0..samples {
         let row: Vec<u32> = (0..geometry.patches()).map(|_| random.random_range(0..codewords as u32)).collect();
-        writer.push(&row, None, None)?;
+        writer.push(&row, SampleInfo::default())?;
     }
     writer.finish_file(None)?;
     Ok(Archive::open(path)?)

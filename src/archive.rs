@@ -173,6 +173,14 @@ impl<D: AsRef<[u8]>> Archive<D> {
         Some(labels.iter().map(|&bytes| i64::from_le_bytes(bytes)))
     }
 
+    /// The PSNR of each sample as the encoder measured it: of what decoding returns against the resized source, in dB,
+    /// 100 where they are equal; `None` if it is not recorded.
+    pub fn psnr(&self) -> Option<impl ExactSizeIterator<Item = f32>> {
+        let range = self.header.psnr.clone()?;
+        let (psnr, _) = self.bytes()[range].as_chunks::<4>();
+        Some(psnr.iter().map(|&bytes| f32::from_le_bytes(bytes)))
+    }
+
     /// The caption of a sample; `None` if the archive has no captions.
     ///
     /// # Errors

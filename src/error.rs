@@ -200,6 +200,16 @@ pub enum Error {
     },
 
     // ---- the images being encoded ----
+    /// No patch size and codebook reach a goal.
+    #[error("{goal} cannot be had; the nearest was {nearest}; {advice}")]
+    Goal {
+        /// The quality or the size asked for.
+        goal: String,
+        /// What came nearest.
+        nearest: String,
+        /// What to do.
+        advice: &'static str,
+    },
     /// An encoding to the same archive was interrupted and can go on.
     #[error("{} holds an interrupted encoding, {images} of {of} images done; resume it, or delete that folder to begin anew", path.display())]
     Unfinished {
@@ -213,8 +223,18 @@ pub enum Error {
     /// A source holds no image.
     #[error("no images (.jpg, .jpeg, .png, .webp, .bmp) in {}", path.display())]
     NoImages {
-        /// The folder.
+        /// The folder or file.
         path: PathBuf,
+    },
+    /// A line of a manifest, a member of a shard or a batch of CIFAR's is not what it should be.
+    #[error("{place}: {found}, expected {expected}")]
+    Listing {
+        /// The file, and where in it.
+        place: String,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
     },
     /// A folder holds images beside class folders.
     #[error("{} holds images beside class folders that hold images too (such as {}); move them into class folders or away", path.display(), example.display())]
@@ -266,6 +286,30 @@ pub enum Error {
         files: usize,
         /// The first one's error.
         first: String,
+    },
+    /// A source that is compared with an archive is not the one that was encoded.
+    #[error(
+        "the archive has {samples} samples, but the source {images} images, of which {skipped} were left out according to \
+        {}; is it what was encoded?",
+        list.display()
+    )]
+    OtherSource {
+        /// Samples of the archive.
+        samples: usize,
+        /// Images of the source.
+        images: usize,
+        /// Images that were left out, as far as the list says.
+        skipped: usize,
+        /// The list of images that were left out, which may not exist.
+        list: PathBuf,
+    },
+    /// The list of images that were left out of an archive does not say which.
+    #[error("cannot use {}: {problem}", path.display())]
+    SkippedList {
+        /// The list.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
     },
 
     // ---- the GPU ----

@@ -47,6 +47,8 @@ pub struct ArchiveInfo {
     pub captions: bool,
     /// Whether samples have checksums.
     pub checksums: bool,
+    /// Whether the PSNR of each sample is recorded.
+    pub psnr: bool,
     /// All metadata as recorded.
     pub metadata: BTreeMap<String, String>,
     /// All tensors by name, unknown ones too.
@@ -89,6 +91,7 @@ impl<D: AsRef<[u8]>> Archive<D> {
             labels: tensors.contains_key(tensor::LABELS),
             captions: tensors.contains_key(tensor::CAPTION_OFFSETS),
             checksums: tensors.contains_key(tensor::CHECKSUMS),
+            psnr: tensors.contains_key(tensor::PSNR),
             metadata: self.metadata().clone(),
             tensors,
         }

@@ -17,6 +17,7 @@ mod geometry;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod info;
+pub mod ledger;
 pub mod loader;
 mod output;
 pub mod progress;
@@ -33,7 +34,7 @@ pub use decode::naive::NaiveDecoder;
 pub use error::{Error, Result};
 pub use format::atomic::AtomicFile;
 pub use format::index::IndexWidth;
-pub use format::writer::{ArchiveSpec, ArchiveWriter, Storage};
+pub use format::writer::{ArchiveSpec, ArchiveWriter, SampleInfo, Storage};
 pub use geometry::{Geometry, MAX_IMAGE_SIDE, MAX_PATCH_SIDE};
 pub use half::f16;
 pub use output::{Dtype, Element, Layout, Normalization, OutputSpec, float_tolerance};

@@ -6,11 +6,11 @@ use serde::{Serialize, Serializer};
 use crate::archive::Archive;
 use crate::error::Result;
 use crate::format::checksum::crc32c;
-use crate::format::tensor;
+use crate::format::{MAX_PSNR_DB, tensor};
 use crate::progress::{Counter, Progress};
 
 /// What [`Archive::verify`] found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct VerifyReport {
     /// Samples looked at: all of them.
@@ -24,7 +24,7 @@ pub struct VerifyReport {
 }
 
 /// A damaged sample.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct BadSample {
     /// Its number.
@@ -35,7 +35,7 @@ pub struct BadSample {
 }
 
 /// What can be wrong with a sample.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SampleProblem {
     /// The bytes of its index row changed since they were written.
@@ -64,6 +64,12 @@ pub enum SampleProblem {
         /// The number of class names.
         classes: usize,
     },
+    /// Its PSNR is no number that an encoder could have measured.
+    #[error("its PSNR is {psnr_db} dB, expected 0 to {MAX_PSNR_DB}")]
+    Psnr {
+        /// The PSNR recorded.
+        psnr_db: f32,
+    },
     /// Its caption is out of bounds or not UTF-8.
     #[error("its caption is not readable text")]
     Caption,
@@ -82,7 +88,7 @@ impl VerifyReport {
 
 impl<D: AsRef<[u8]> + Sync> Archive<D> {
     /// Reads every byte on all cores: compares every checksum, and looks for indices beyond the codebook, labels
-    /// without a class and captions that are no text. Takes as long as reading the file.
+    /// without a class, a PSNR that is none and captions that are no text. Takes as long as reading the file.
     ///
     /// # Errors
     /// [`Error::Interrupted`](crate::Error::Interrupted) alone; damage is in the report.
@@ -156,6 +162,11 @@ impl<D: AsRef<[u8]> + Sync> Archive<D> {
             && !(0..classes.len() as i64).contains(&label)
         {
             return Some(SampleProblem::Label { label, classes: classes.len() });
+        }
+        if let Some(psnr_db) = self.psnr().and_then(|mut psnr| psnr.nth(sample))
+            && !(0.0..=MAX_PSNR_DB as f32).contains(&psnr_db)
+        {
+            return Some(SampleProblem::Psnr { psnr_db });
         }
         self.caption(sample).is_err().then_some(SampleProblem::Caption)
     }

@@ -8,7 +8,7 @@ use std::io::Cursor;
 
 use common::{Random, archive, archive_bytes};
 use kuat::{Archive, ArchiveSpec, ArchiveWriter, CpuDecoder, Decoder, Error, Geometry, IndexWidth, NaiveDecoder};
-use kuat::{MAX_PATCH_SIDE, OutputSpec};
+use kuat::{MAX_PATCH_SIDE, OutputSpec, SampleInfo};
 use proptest::prelude::*;
 
 fn small(labels: bool, captions: bool) -> ArchiveSpec {
@@ -24,20 +24,25 @@ fn small_rows() -> Vec<Vec<u32>> {
 
 #[test]
 fn the_bytes_of_a_file_are_frozen() {
-    let mut spec = small(true, true);
-    spec.classes = Some(["cat", "dog", "é"].map(String::from).to_vec());
-    let file = archive_bytes(spec, &small_rows());
-    let expected = include_bytes!("frozen.qvq");
-    assert!(file == expected, "the format changed; if that is meant, raise its version");
+    let expected: [&[u8]; 2] = [include_bytes!("frozen.qvq"), include_bytes!("frozen-psnr.qvq")];
+    for (psnr, expected) in [false, true].into_iter().zip(expected) {
+        let mut spec = small(true, true);
+        spec.classes = Some(["cat", "dog", "é"].map(String::from).to_vec());
+        spec.psnr = psnr;
+        let file = archive_bytes(spec, &small_rows());
+        assert!(file == expected, "the format changed; if that is meant, raise its version");
+        let recorded: Option<Vec<f32>> = Archive::new(expected).expect("opens").psnr().map(Iterator::collect);
+        assert_eq!(recorded, psnr.then(|| vec![33.0, 33.5]));
+    }
 }
 
 #[test]
 fn the_public_safetensors_library_reads_it() {
-    let file = archive_bytes(small(true, true), &small_rows());
+    let file = archive_bytes(ArchiveSpec { psnr: true, ..small(true, true) }, &small_rows());
     let tensors = safetensors::SafeTensors::deserialize(&file).expect("a safetensors file");
     let mut names = tensors.names();
     names.sort_unstable();
-    assert_eq!(names, ["captions.bytes", "captions.offsets", "checksums", "codebook", "indices", "labels"]);
+    assert_eq!(names, ["captions.bytes", "captions.offsets", "checksums", "codebook", "indices", "labels", "psnr"]);
     let codebook = tensors.tensor("codebook").expect("there");
     assert_eq!((codebook.dtype(), codebook.shape()), (safetensors::Dtype::U8, &[3, 2, 2, 3][..]));
     assert_eq!(codebook.data(), (0..36).collect::<Vec<u8>>());
@@ -47,6 +52,7 @@ fn the_public_safetensors_library_reads_it() {
     let expected = [0b00_01_10_10_01_00u32, 0b10_10_00_00_01_01].map(u32::to_le_bytes).concat();
     assert_eq!(indices.data(), expected);
     assert_eq!(tensors.tensor("labels").expect("there").data(), [0i64, 1].map(i64::to_le_bytes).concat());
+    assert_eq!(tensors.tensor("psnr").expect("there").data(), [33.0f32, 33.5].map(f32::to_le_bytes).concat());
     let checksums: Vec<u8> = expected.chunks(4).flat_map(|row| crc32c_bit_by_bit(row).to_le_bytes()).collect();
     assert_eq!(tensors.tensor("checksums").expect("there").data(), checksums);
     for (name, tensor) in tensors.tensors() {
@@ -89,7 +95,7 @@ fn an_archive_without_labels_captions_or_samples_is_one_too() {
 #[test]
 fn a_missing_label_is_none() {
     let mut writer = ArchiveWriter::new(Cursor::new(Vec::new()), small(true, false)).expect("valid");
-    writer.push(&[0; 6], None, None).expect("valid");
+    writer.push(&[0; 6], SampleInfo::default()).expect("valid");
     let archive = Archive::new(writer.finish(None).expect("written").into_inner()).expect("valid");
     assert_eq!(archive.label(0).expect("there"), None);
     assert_eq!(archive.labels().expect("there").collect::<Vec<_>>(), [-1]);
@@ -99,7 +105,7 @@ fn a_missing_label_is_none() {
 #[test]
 fn a_wrong_guess_at_the_number_of_samples_changes_no_byte_of_the_data() {
     let data = |samples| {
-        let mut spec = small(true, true);
+        let mut spec = ArchiveSpec { psnr: true, ..small(true, true) };
         spec.samples = samples;
         let file = archive_bytes(spec, &small_rows());
         let header = u64::from_le_bytes(file[..8].try_into().expect("8 bytes")) as usize;
@@ -122,8 +128,15 @@ fn what_cannot_be_stored_is_refused() {
     let writer = ArchiveWriter::new(Cursor::new(Vec::new()), small(false, false)).expect("valid");
     assert!(matches!(writer.finish(Some(f64::NAN)), Err(Error::Argument { .. })));
     let mut writer = ArchiveWriter::new(Cursor::new(Vec::new()), small(false, false)).expect("valid");
-    assert!(matches!(writer.push(&[0; 5], None, None), Err(Error::Argument { .. })));
-    assert!(matches!(writer.push(&[3; 6], None, None), Err(Error::Argument { .. })));
+    assert!(matches!(writer.push(&[0; 5], SampleInfo::default()), Err(Error::Argument { .. })));
+    assert!(matches!(writer.push(&[3; 6], SampleInfo::default()), Err(Error::Argument { .. })));
+    assert_eq!(writer.samples(), 0);
+    let spec = ArchiveSpec { psnr: true, ..small(false, false) };
+    let mut writer = ArchiveWriter::new(Cursor::new(Vec::new()), spec).expect("valid");
+    for psnr_db in [None, Some(f32::NAN), Some(f32::INFINITY), Some(-0.5), Some(100.5)] {
+        let info = SampleInfo { psnr_db, ..SampleInfo::default() };
+        assert!(matches!(writer.push(&[0; 6], info), Err(Error::Argument { .. })), "{psnr_db:?}");
+    }
     assert_eq!(writer.samples(), 0);
 }
 
@@ -132,7 +145,7 @@ fn a_file_appears_only_when_it_is_finished() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a.qvq");
     let mut writer = ArchiveWriter::create(&path, small(true, false)).expect("created");
-    writer.push(&[0; 6], Some(4), None).expect("valid");
+    writer.push(&[0; 6], SampleInfo { label: Some(4), ..SampleInfo::default() }).expect("valid");
     assert!(!path.exists());
     writer.finish_file(None).expect("written");
     let archive = Archive::open(&path).expect("opens");

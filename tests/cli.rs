@@ -158,6 +158,118 @@ fn a_sheet_shows_originals_decoded_and_difference() {
 }
 
 #[test]
+fn the_ledger_is_shown_and_the_worst_samples_are_drawn() {
+    let scene = Scene::new();
+    let archive = scene.encoded();
+    let info = scene.json(&["info", archive]);
+    let recorded: Vec<f32> = kuat::Archive::open(scene.path(archive)).expect("opens").psnr().expect("there").collect();
+    let least = (0..12).min_by(|&a, &b| recorded[a].total_cmp(&recorded[b])).expect("twelve");
+    let ledger = &info["ledger"];
+    assert_eq!(ledger["worst"][0]["sample"], least);
+    assert_eq!(ledger["worst"].as_array().expect("a list").len(), 5);
+    let mean = recorded.iter().copied().map(f64::from).sum::<f64>() / 12.0;
+    assert!((ledger["mean_db"].as_f64().expect("a number") - mean).abs() < 1e-6);
+    assert_eq!(ledger["first_percentile_db"], ledger["worst"][0]["psnr_db"], "of twelve the least");
+    let bars = ledger["histogram"].as_array().expect("a list");
+    assert_eq!(bars.iter().map(|bar| bar["samples"].as_u64().expect("a number")).sum::<u64>(), 12);
+    let text = String::from_utf8(scene.run(&["info", archive]).stdout).expect("UTF-8");
+    assert_eq!(text.lines().filter(|line| line.contains(" to ")).count(), bars.len(), "{text}");
+    assert!(text.contains(&format!("worst samples     {least} (")), "{text}");
+
+    let sheet = scene.json(&["sheet", archive, "-o", "worst.png", "--worst", "3", "--against", "photos"]);
+    let worst: Vec<_> = (0..3).map(|i| ledger["worst"][i]["sample"].clone()).collect();
+    assert_eq!(sheet["samples"], Value::from(worst));
+    assert_eq!(
+        scene.json(&["sheet", archive, "-o", "all.png", "--worst", "99"])["samples"].as_array().map(Vec::len),
+        Some(12)
+    );
+    scene.fails(2, &["sheet", archive, "-o", "no.png", "--worst", "3", "--samples", "0"]);
+    scene.fails(2, &["sheet", archive, "-o", "no.png", "--worst", "0"]);
+    let frozen = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/frozen.qvq");
+    assert!(scene.json(&["info", frozen])["ledger"].is_null());
+    assert!(scene.fails(2, &["sheet", frozen, "-o", "no.png", "--worst", "1"]).contains("--samples"));
+}
+
+#[test]
+fn an_archive_is_verified_against_what_it_was_made_of() {
+    let scene = Scene::new();
+    let archive = scene.encoded();
+    let report = scene.json(&["verify", archive, "--against", "photos"]);
+    assert_eq!((&report["ok"], &report["against"]["samples"]), (&true.into(), &12.into()), "{report}");
+    let mean = |value: &Value| value.as_f64().expect("a number");
+    let recorded = mean(&scene.json(&["info", archive])["mean_psnr_db"]);
+    assert!((mean(&report["against"]["mean_psnr_db"]) - recorded).abs() < 1e-3);
+    let text = String::from_utf8(scene.run(&["verify", archive, "--against", "photos"]).stdout).expect("UTF-8");
+    assert!(text.contains("against photos") && text.contains("of 12 samples exact"), "{text}");
+
+    let differs = |against: &str| -> Value {
+        let output = scene.run(&["verify", archive, "--against", against, "--json"]);
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(report["ok"], false);
+        report["against"].clone()
+    };
+    assert!(differs("photos/cats")["problems"][0].as_str().expect("text").contains("7 images"));
+    // Another picture in one place, and one in another class.
+    std::fs::copy(scene.path("photos/dogs/11.png"), scene.path("photos/cats/02.png")).expect("copied");
+    std::fs::rename(scene.path("photos/cats/06.png"), scene.path("photos/dogs/06.png")).expect("moved");
+    let report = differs("photos");
+    let bad: Vec<_> = report["bad_samples"].as_array().expect("a list").iter().map(|bad| &bad["sample"]).collect();
+    assert_eq!(bad, [2, 6], "{report}");
+    assert!(report["bad_samples"][1]["problem"].as_str().expect("text").contains("label is 0, the source's 1"));
+    scene.fails(2, &["verify", archive, "--against", "nowhere"]);
+}
+
+#[test]
+fn images_that_were_left_out_are_passed_over_in_comparisons() {
+    let scene = Scene::new();
+    let archive = scene.encoded();
+    std::fs::write(scene.path("photos/cats/03.jpg"), b"<html>").expect("written");
+    assert!(scene.fails(2, &["sheet", archive, "-o", "s.png", "--against", "photos"]).contains("13 images"));
+    assert!(scene.fails(2, &["compare", archive, "photos"]).contains("13 images"));
+    let skipped = serde_json::json!([{ "index": 3, "name": "cats/03.jpg", "reason": "no image" }]);
+    std::fs::write(scene.path("a.qvq.skipped.json"), skipped.to_string()).expect("written");
+    assert_eq!(scene.json(&["verify", archive, "--against", "photos"])["against"]["samples"], 12);
+    scene.json(&["sheet", archive, "-o", "s.png", "--against", "photos"]);
+    scene.json(&["compare", archive, "photos"]);
+}
+
+#[test]
+fn an_archive_is_compared_with_jpeg_and_bc1() {
+    let scene = Scene::new();
+    let archive = scene.encoded();
+    let answer = scene.json(&["compare", archive, "photos"]);
+    let file_len = std::fs::metadata(scene.path(archive)).expect("there").len() as f64;
+    assert_eq!(answer["archive"]["bytes_per_image"], file_len / 12.0);
+    assert_eq!(answer["row_bytes"], 16 * 12);
+    assert_eq!(answer["samples"], Value::from_iter(0..12));
+    let info = scene.json(&["info", archive]);
+    let number = |value: &Value| value.as_f64().expect("a number");
+    assert!((number(&answer["archive"]["psnr_db"]) - number(&info["mean_psnr_db"])).abs() < 1e-3);
+    let rivals = answer["rivals"].as_array().expect("a list");
+    let names: Vec<_> = rivals.iter().map(|rival| (rival["budget"].as_str(), rival["codec"].as_str())).collect();
+    let [file, row] = [Some("file"), Some("row")];
+    let [jpeg, bc1] = [Some("JPEG 4:2:0"), Some("BC1")];
+    assert_eq!(names, [(file, jpeg), (file, bc1), (row, jpeg), (row, bc1)]);
+    for rival in rivals {
+        assert!((0.0..=1.0).contains(&number(&rival["ssim"])) && number(&rival["psnr_db"]) > 10.0, "{rival}");
+    }
+    // 3,072 pixels are 1,536 bytes of BC1; in the 192 bytes of a row it keeps an eighth of them.
+    assert!(rivals[3]["setting"].as_str().expect("text").contains("scaled back"), "{}", rivals[3]);
+    assert!(number(&rivals[3]["bytes_per_image"]) <= 192.0);
+    assert_eq!(scene.json(&["compare", archive, "photos", "--samples", "3,5"])["samples"], serde_json::json!([3, 5]));
+    let text = String::from_utf8(scene.run(&["compare", archive, "photos"]).stdout).expect("UTF-8");
+    assert!(text.contains("JPEG 4:2:0") && text.contains("SSIM"), "{text}");
+
+    scene.json(&["encode", "photos", "-o", "grey.qvq", "--size", "64x48", "--codebook", "200", "--channels", "1"]);
+    let grey = scene.json(&["compare", "grey.qvq", "photos"]);
+    assert_eq!((&grey["rivals"][0]["codec"], &grey["rivals"][1]["codec"]), (&"JPEG".into(), &"BC4".into()));
+    scene.json(&["encode", "photos", "-o", "rgba.qvq", "--size", "64x48", "--codebook", "200", "--channels", "4"]);
+    assert!(scene.fails(2, &["compare", "rgba.qvq", "photos"]).contains("alpha"));
+    scene.fails(2, &["compare", archive, "photos", "--samples", "12"]);
+}
+
+#[test]
 fn bench_rows_have_what_the_contract_says() {
     let scene = Scene::new();
     let archive = scene.encoded();

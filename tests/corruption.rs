@@ -13,7 +13,7 @@ fn valid() -> Vec<u8> {
     let mut random = Random::new(7);
     let codebook = (0..20 * geometry.codeword_len()).map(|_| random.next() as u8).collect();
     let mut spec = ArchiveSpec::new(geometry, codebook);
-    (spec.labels, spec.captions, spec.samples) = (true, true, 3);
+    (spec.labels, spec.captions, spec.psnr, spec.samples) = (true, true, true, 3);
     spec.classes = Some(["a", "b", "c"].map(String::from).to_vec());
     let rows: Vec<Vec<u32>> = (0..3).map(|_| random.indices(4, 20)).collect();
     archive_bytes(spec, &rows)
@@ -218,7 +218,9 @@ fn a_missing_tensor_is_refused() {
 
 #[test]
 fn a_tensor_of_another_type_is_refused() {
-    for (tensor, dtype) in [("codebook", "I8"), ("indices", "F32"), ("labels", "U64"), ("captions.offsets", "F64")] {
+    for (tensor, dtype) in
+        [("codebook", "I8"), ("indices", "F32"), ("labels", "U64"), ("captions.offsets", "F64"), ("psnr", "U32")]
+    {
         refused!(altered(|header| header[tensor]["dtype"] = json!(dtype)), Error::Tensor { .. });
     }
 }
@@ -327,6 +329,46 @@ fn an_index_beyond_the_codebook_is_named_even_without_checksums() {
 fn labels_without_a_class_are_named() {
     let report = Archive::new(metadata("classes", "[\"only one\"]")).expect("opens").verify(&()).expect("verified");
     assert_eq!(report.bad_samples.iter().map(|bad| bad.sample).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn psnr_that_nobody_could_measure_is_named() {
+    let file = altered(|_| ());
+    let recorded = [33.0f32, 33.5, 34.0].map(f32::to_le_bytes).concat();
+    let start = file.windows(12).position(|bytes| bytes == recorded).expect("there");
+    for psnr in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.0, 100.1] {
+        let mut damaged = file.clone();
+        damaged[start + 4..start + 8].copy_from_slice(&psnr.to_le_bytes());
+        let archive = Archive::new(damaged).expect("opens");
+        let report = archive.verify(&()).expect("verified");
+        assert_eq!(report.bad_samples.iter().map(|bad| bad.sample).collect::<Vec<_>>(), [1], "{psnr}");
+    }
+    // With checksums it is the tensor that is named.
+    let mut damaged = valid();
+    let start = damaged.windows(12).position(|bytes| bytes == recorded).expect("there");
+    damaged[start] ^= 1;
+    let report = Archive::new(damaged).expect("opens").verify(&()).expect("verified");
+    assert!(report.problems.len() == 1 && report.problems[0].contains("`psnr`"), "{report:?}");
+}
+
+#[test]
+fn a_psnr_of_another_shape_is_refused() {
+    let file = altered(|header| {
+        let range = header["psnr"]["data_offsets"].clone();
+        header["psnr"] = json!({ "dtype": "F32", "shape": [3, 1], "data_offsets": range });
+    });
+    refused!(file, Error::Tensor { .. });
+}
+
+#[test]
+fn tensors_of_an_odd_header_are_read_unaligned() {
+    for spaces in 0..8 {
+        let file = altered(|_| ());
+        let (header, data) = split(&file);
+        let archive = Archive::new(join(&[header, &b" ".repeat(spaces)].concat(), data)).expect("opens");
+        assert_eq!(archive.psnr().expect("recorded").collect::<Vec<_>>(), [33.0, 33.5, 34.0]);
+        assert_eq!(archive.labels().expect("recorded").collect::<Vec<_>>(), [0, 1, 2]);
+    }
 }
 
 #[test]

@@ -14,20 +14,9 @@ def encode(
     source,
     path,
     *,
-    size=224,
-    patch=4,
-    codebook=65_536,
-    channels=3,
-    fit="crop",
-    filter="bilinear",
-    resize_short=None,
-    max_pixels=178_956_970,
-    seed=0,
-    on_error="fail",
-    device="cpu",
-    resume=False,
     classes=None,
     progress=True,
+    **options,
 ):
     """Encodes images into an archive at `path`, which appears once it is whole, and returns a summary.
 
@@ -38,8 +27,17 @@ def encode(
     source
         Where the images come from; one of these:
 
-        - The path of a folder: one folder per class as for torchvision's ImageFolder, or images alone. JPEG, PNG,
-          WebP and BMP files are read. Reading and decoding run on all cores.
+        - A path. Reading and decoding run on all cores. It may be that of
+
+          - a folder: one folder per class as for torchvision's ImageFolder, or images alone. JPEG, PNG, WebP and BMP
+            files are read;
+          - a list of images, .csv, .tsv or .jsonl (Hugging Face's metadata.csv and metadata.jsonl): paths relative to
+            its folder under path, image, file, filename or file_name; labels, integers or class names, under label;
+            captions under caption or text;
+          - CIFAR-10 or CIFAR-100 in the binary or the Python version, the folder (of which the training images are
+            taken) or a single file. Pickles are read without running what they name;
+          - tar shards as WebDataset names them: a .tar file, a folder of them, or "shard-{000000..000009}.tar". Labels
+            stand in .cls or .json, captions in .txt or .json.
         - An object with `__len__` and `__getitem__`: a data set of torchvision's or Hugging Face's, a list. Items are
           read on the thread that called, by number, some of them twice; they must be the same each time, so leave
           random transforms out.
@@ -61,15 +59,21 @@ def encode(
         - the path of a file.
     path : str or PathLike
         The archive to write. A file that is there is replaced.
-    size : int or (int, int)
-        Side, or width and height, of the archive's images in pixels.
-    patch : int or (int, int)
-        Side, or width and height, of a patch in pixels, 1 to 16. Smaller is better and larger.
-    codebook : int, archive or array of uint8
-        The most codewords to train, up to 2**25; more are better and slower. Or the codewords themselves, codewords x
-        patch height x patch width x channels, or an archive to take them from: then nothing is trained, archives
-        have one codebook in common, and each image is read once.
-    channels : int
+    size : int or (int, int), optional
+        Side, or width and height, of the archive's images in pixels. The default is 224, or that of the archive that
+        `codebook` is.
+    patch : int or (int, int), optional
+        Side, or width and height, of a patch in pixels, 1 to 16. Smaller is better and larger. The default is 4, or
+        that of the archive that `codebook` is; for `psnr` and `target_bytes` several are tried.
+    codebook : int, archive or array of uint8, optional
+        The most codewords to train, up to 2**25; more are better and slower; 65,536 by default. Or the codewords
+        themselves, codewords x patch height x patch width x channels, or an archive to take them from: then nothing is
+        trained, archives have one codebook in common, and each image is read once.
+    psnr : float, optional
+        Instead of `codebook`: the smallest archive of this mean PSNR in dB, judged by a sample of the images.
+    target_bytes : int, optional
+        Instead of `codebook`: the best archive in so many bytes.
+    channels : int, optional
         1 (grey), 3 (RGB) or 4 (RGBA). Images are converted as Pillow does it.
     fit : str
         How images of another size are brought to it: "crop" (scaled until it is covered, then cut around the centre),
@@ -87,23 +91,24 @@ def encode(
         "fail": the first image that cannot be read ends the work. "skip": such images are left out and listed, in the
         summary and in `path` + ".skipped.json".
     device : str or int
-        What searches for nearest codewords: "cpu", "gpu", "auto" (the best real GPU, or the CPU if there is none), or an
-        adapter's name or number in `kuat.devices()`. The archive is the same.
+        What searches for nearest codewords: "cpu", "gpu", "auto" (the best real GPU, or the CPU if there is none), or
+        an adapter's name or number in `kuat.devices()`. The archive is the same.
     resume : bool
         Go on with an encoding to the same path that was interrupted: it ends in the same bytes. An encoding that took
         ten seconds or more keeps what is done in the folder `path` + ".partial". The images and options must be the
         same; if there is nothing to go on with, a new encoding begins. Not for iterables that are read once.
     classes : list of str, optional
-        Names of the labels 0, 1, ... The default is what the source knows: the folders' names, `source.classes`, or
-        the names in a Hugging Face data set's features.
+        Names of the labels 0, 1, ... The default is what the source knows: the names of folders, of a list's or
+        shards' labels, or of CIFAR's classes, `source.classes`, or the names in a Hugging Face data set's features.
     progress : bool or callable
         True shows bars. A callable gets `(stage, done, total)` on the thread that called; total is 0 if not known.
 
     Returns
     -------
     dict
-        What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "codewords", "device", "index_bits",
-        "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed", and the seconds.
+        What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "patch", "codewords", "device",
+        "index_bits", "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed", and the
+        seconds.
 
     Raises
     ------
@@ -116,21 +121,19 @@ def encode(
     Exception
         Whatever the source raises, as it is.
     """
-    options = _options(
-        size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error, device, resume
-    )
+    options = _options(**options)
     classes = checked_classes(classes)
     path = os.fsdecode(path)
     with reporting(progress) as report:
         if isinstance(source, (str, os.PathLike)):
-            return _kuat.encode_folder(os.fsdecode(source), path, options, classes, report)
+            return _kuat.encode_path(os.fsdecode(source), path, options, classes, report)
         if isinstance(source, Mapping) or not (is_indexed(source) or isinstance(source, Iterable)):
             # A mapping may be a Hugging Face DatasetDict.
             kind = type(source).__name__
-            raise TypeError(f"source is a {kind}, expected a folder, a data set or an iterable of items (of one split)")
+            raise TypeError(f"source is a {kind}, expected a path, a data set or an iterable of items (of one split)")
         items = Items(options.channels, classes, found_classes(source))
         if not is_indexed(source):
-            if resume:
+            if options.resume:
                 raise ValueError("resume is True, expected False for images that can be read only once")
             return _encode_once(source, path, options, items, report)
         count = len(source)
@@ -140,7 +143,7 @@ def encode(
                 items.convert(source[index], index)
                 break
             except Exception:
-                if on_error != "skip":
+                if options.on_error != "skip":
                     raise
 
         def read(index):
@@ -184,23 +187,13 @@ class ArchiveWriter:
         self,
         path,
         *,
-        size=224,
-        patch=4,
-        codebook=65_536,
-        channels=3,
-        fit="crop",
-        filter="bilinear",
-        resize_short=None,
-        max_pixels=178_956_970,
-        seed=0,
-        on_error="fail",
-        device="cpu",
         classes=None,
         progress=True,
+        **options,
     ):
-        options = _options(
-            size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error, device
-        )
+        options = _options(**options)
+        if options.resume:
+            raise ValueError("resume is True, expected False for images that come one by one")
         self._start(path, options, Items(options.channels, checked_classes(classes)), progress)
 
     @classmethod
@@ -270,17 +263,48 @@ class ArchiveWriter:
 
 
 def _options(
-    size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error, device, resume=False
+    *,
+    size=None,
+    patch=None,
+    codebook=None,
+    psnr=None,
+    target_bytes=None,
+    channels=None,
+    fit="crop",
+    filter="bilinear",
+    resize_short=None,
+    max_pixels=178_956_970,
+    seed=0,
+    on_error="fail",
+    device="cpu",
+    resume=False,
 ):
     """The checked options of the native half."""
     for name, value in (("fit", fit), ("filter", filter), ("on_error", on_error)):
         if not isinstance(value, str):
             raise TypeError(f"{name} is {value!r}, expected a str")
+    given = [
+        name
+        for name, value in (("codebook", codebook), ("psnr", psnr), ("target_bytes", target_bytes))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} are given, expected one of them")
+    goal = None
+    if psnr is not None:
+        goal = ("psnr", float(psnr))
+    elif target_bytes is not None:
+        goal = ("bytes", _integer("target_bytes", target_bytes, 64))
+    # What an archive knows of itself that its codebook is taken from.
+    shape = getattr(codebook, "dimensions", (3, 224, 224))
+    sides = getattr(codebook, "patch_shape", (4, 4))
     return _kuat.Options(
-        size=_pair("size", size),
-        patch=_pair("patch", patch),
-        codebook=_codebook(codebook),
-        channels=_integer("channels", channels),
+        size=shape[:0:-1] if size is None else _pair("size", size),
+        patch=sides[::-1] if patch is None else _pair("patch", patch),
+        any_patch=patch is None,
+        codebook=_codebook(65_536 if codebook is None else codebook),
+        goal=goal,
+        channels=shape[0] if channels is None else _integer("channels", channels),
         fit=fit,
         filter=filter,
         resize_short=None if resize_short is None else _integer("resize_short", resize_short),

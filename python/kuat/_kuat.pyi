@@ -16,7 +16,7 @@ __all__ = [
     "Batches",
     "run_command",
     "devices",
-    "encode_folder",
+    "encode_path",
     "encode_source",
     "end_process",
     "Error",
@@ -79,6 +79,7 @@ class _Info(TypedDict):
     patch_height: int
     grid_width: int
     grid_height: int
+    patch: list[int]
     codewords: int
     device: str
     index_bits: int
@@ -90,8 +91,25 @@ class _Info(TypedDict):
     labels: bool
     captions: bool
     checksums: bool
+    psnr: bool
+    ledger: _Ledger | None
     metadata: dict[str, str]
     tensors: dict[str, _Tensor]
+
+class _SamplePsnr(TypedDict):
+    sample: int
+    psnr_db: float
+
+class _Bin(TypedDict):
+    from_db: float
+    to_db: float
+    samples: int
+
+class _Ledger(TypedDict):
+    mean_db: float
+    first_percentile_db: float
+    worst: list[_SamplePsnr]
+    histogram: list[_Bin]
 
 class _BadSample(TypedDict):
     sample: int
@@ -169,6 +187,8 @@ class KuatArchive:
     def index_bits(self) -> int: ...
     @property
     def classes(self) -> list[str] | None: ...
+    @property
+    def psnr(self) -> NDArray[np.float32] | None: ...
     @property
     def codebook(self) -> NDArray[np.uint8]: ...
     def info(self) -> _Info: ...
@@ -414,6 +434,8 @@ class Options:
         size: tuple[int, int],
         patch: tuple[int, int],
         codebook: int | NDArray[np.uint8],
+        any_patch: bool,
+        goal: tuple[str, float] | None,
         channels: int,
         fit: str,
         filter: str,
@@ -428,6 +450,8 @@ class Options:
     def channels(self) -> int: ...
     @property
     def on_error(self) -> _OnError: ...
+    @property
+    def resume(self) -> bool: ...
 
 @final
 class ArchiveWriter:
@@ -442,8 +466,8 @@ def devices() -> list[_Adapter]: ...
 def set_num_threads(count: int) -> None: ...
 def suggest_num_threads(count: int) -> None: ...
 def end_process() -> None: ...
-def encode_folder(
-    folder: _Path,
+def encode_path(
+    source: _Path,
     path: _Path,
     options: Options,
     classes: Sequence[str] | None,

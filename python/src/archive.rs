@@ -128,9 +128,19 @@ impl KuatArchive {
         Ok(self.opened()?.archive.classes().map(<[String]>::to_vec))
     }
 
+    /// The PSNR of each image as the encoder measured it, in dB, as float32 (N,), a copy: of what decoding returns
+    /// against the resized source, 0 to 100, and 100 where they are equal; None if it is not recorded.
+    #[getter]
+    fn psnr<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyArray1<f32>>>> {
+        let psnr: Option<Vec<f32>> = self.opened()?.archive.psnr().map(Iterator::collect);
+        Ok(psnr.map(|psnr| PyArray1::from_vec(py, psnr)))
+    }
+
     /// What the archive holds, with the keys of `kuat info --json`.
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let info = to_python(py, &self.opened()?.archive.info())?;
+        let archive = &self.opened()?.archive;
+        let info = to_python(py, &archive.info())?;
+        info.set_item("ledger", to_python(py, &archive.ledger().map(|ledger| ledger.summary()))?)?;
         info.set_item("archive", self.path.as_os_str())?;
         Ok(info)
     }

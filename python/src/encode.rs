@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kuat::encode::{EncodeSummary, Folder, Image, ReadOptions, Source, encode};
+use kuat::encode::{EncodeSummary, Image, ReadOptions, Source, open, with_classes};
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use rayon::ThreadPoolBuilder;
@@ -15,22 +15,22 @@ use crate::picture::Picture;
 use crate::process::Process;
 use crate::progress::{answering, interruptible};
 
-/// Encodes a folder of images; `classes` are other names for those of the folder.
+/// Encodes what lies at a path: a folder of images, a manifest, CIFAR, shards. `classes` are other names for its own.
 #[pyfunction]
-pub(crate) fn encode_folder(
+pub(crate) fn encode_path(
     py: Python<'_>,
-    folder: PathBuf,
+    source: PathBuf,
     path: PathBuf,
     options: &Options,
     classes: Option<Vec<String>>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Py<PyAny>> {
     let summary = interruptible(py, progress, |progress| {
-        let mut folder = Folder::open(folder)?;
+        let mut source = open(source)?;
         if let Some(classes) = classes {
-            folder.rename_classes(classes)?;
+            source = with_classes(source, classes)?;
         }
-        encode(&folder, &path, &options.0, progress)
+        options.encode(source.as_ref(), &path, progress)
     })?;
     summary_to_dict(py, &summary, &path)
 }
@@ -64,7 +64,7 @@ pub(crate) fn encode_source(
     let summary = answering(py, progress, &threads, answer, |progress, questions| {
         let (labels, captions) = (labels.then(Mutex::default), captions.then(Mutex::default));
         let source = PythonSource { len, labels, captions, classes, questions: questions.clone() };
-        encode(&source, &path, &options.0, progress)
+        options.encode(&source, &path, progress)
     })?;
     summary_to_dict(py, &summary, &path)
 }
@@ -132,8 +132,8 @@ impl Source for PythonSource {
         self.captions.is_some()
     }
 
-    fn caption(&self, index: usize) -> Option<String> {
-        locked(self.captions.as_ref()?).get(index).cloned().flatten()
+    fn caption(&self, index: usize) -> kuat::Result<Option<String>> {
+        Ok(self.captions.as_ref().and_then(|captions| locked(captions).get(index).cloned().flatten()))
     }
 }
 

@@ -38,7 +38,7 @@ mod _kuat {
     #[pymodule_export]
     use super::device::devices;
     #[pymodule_export]
-    use super::encode::{encode_folder, encode_source};
+    use super::encode::{encode_path, encode_source};
     #[pymodule_export]
     use super::error::Error;
     #[pymodule_export]

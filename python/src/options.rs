@@ -1,6 +1,9 @@
 //! How images become an archive, as Python says it.
 
-use kuat::encode::{Codebook, EncodeOptions, Searcher};
+use std::path::Path;
+
+use kuat::encode::{Choice, Codebook, EncodeOptions, EncodeSummary, Goal, PATCHES, Searcher, Source, choose, encode};
+use kuat::progress::Progress;
 use numpy::{PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -20,19 +23,37 @@ enum GivenCodebook<'py> {
 
 /// Checked options of an encoding.
 #[pyclass(frozen, module = "kuat._kuat")]
-pub(crate) struct Options(pub EncodeOptions);
+#[derive(Clone)]
+pub(crate) struct Options {
+    pub encode: EncodeOptions,
+    goal: Option<Goal>,
+    /// Whether patches of other sizes may serve the goal better.
+    any_patch: bool,
+}
+
+impl Options {
+    /// Encodes a source; for a goal it is first found out how.
+    pub fn encode(&self, source: &dyn Source, path: &Path, progress: &dyn Progress) -> kuat::Result<EncodeSummary> {
+        let Some(goal) = self.goal else { return encode(source, path, &self.encode, progress) };
+        let patches = if self.any_patch { &PATCHES[..] } else { std::slice::from_ref(&self.encode.patch) };
+        let Choice { options, .. } = choose(source, goal, &self.encode, patches, progress)?;
+        encode(source, path, &options, progress)
+    }
+}
 
 #[pymethods]
 impl Options {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "they are keywords")]
-    #[pyo3(signature = (*, size, patch, codebook, channels, fit, filter, resize_short, max_pixels, seed, on_error,
-        device, resume))]
+    #[pyo3(signature = (*, size, patch, any_patch, codebook, goal, channels, fit, filter, resize_short, max_pixels, seed,
+        on_error, device, resume))]
     fn new(
         py: Python<'_>,
         size: (u32, u32),
         patch: (u32, u32),
+        any_patch: bool,
         codebook: GivenCodebook<'_>,
+        goal: Option<(String, f64)>,
         channels: u32,
         fit: &str,
         filter: &str,
@@ -57,6 +78,10 @@ impl Options {
                 Codebook::Given(array.as_slice()?.to_vec())
             }
         };
+        let goal = goal.map(|(kind, value)| match kind.as_str() {
+            "psnr" => Goal::Psnr(value),
+            _ => Goal::Bytes(value as u64),
+        });
         let options = EncodeOptions {
             image_size: size,
             channels,
@@ -77,16 +102,21 @@ impl Options {
             Device::Gpu(select) => Process::current().device(&select).map(Some),
             Device::Auto => Process::current().best_device(),
         })?;
-        Ok(Self(EncodeOptions { searcher: gpu.into(), ..options }))
+        Ok(Self { encode: EncodeOptions { searcher: gpu.into(), ..options }, goal, any_patch })
     }
 
     #[getter]
     fn channels(&self) -> u32 {
-        self.0.channels
+        self.encode.channels
     }
 
     #[getter]
     fn on_error(&self) -> &'static str {
-        self.0.on_error.name()
+        self.encode.on_error.name()
+    }
+
+    #[getter]
+    fn resume(&self) -> bool {
+        self.encode.resume
     }
 }

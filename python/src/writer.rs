@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kuat::AtomicFile;
-use kuat::encode::{EncodeOptions, OnError, Skipped, Source, Spool, encode, report_skipped};
+use kuat::encode::{OnError, Skipped, Source, Spool, report_skipped};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -19,7 +19,7 @@ use crate::progress::interruptible;
 #[pyclass(frozen, module = "kuat._kuat")]
 pub(crate) struct ArchiveWriter {
     path: PathBuf,
-    options: EncodeOptions,
+    options: Options,
     /// `None` once closed or discarded. Locked only without the interpreter, so that neither waits for the other.
     /// A forked child has its parent's file, and no say in what is written there.
     images: Local<Mutex<Option<Images>>>,
@@ -34,12 +34,12 @@ struct Images {
 impl ArchiveWriter {
     #[new]
     fn new(py: Python<'_>, path: PathBuf, options: &Options) -> PyResult<Self> {
-        let options = options.0.clone();
+        let options = options.clone();
         py.detach(|| {
             // Whether the archive can be written should not turn out in the end.
             drop(AtomicFile::create(&path).map_err(raise)?);
             let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-            let spool = Spool::create_in(folder, &options).map_err(raise)?;
+            let spool = Spool::create_in(folder, &options.encode).map_err(raise)?;
             let images = Local::new(Mutex::new(Some(Images { spool, skipped: Vec::new() })));
             Ok(Self { path, options, images })
         })
@@ -55,12 +55,12 @@ impl ArchiveWriter {
         caption: Option<String>,
     ) -> PyResult<()> {
         py.detach(|| {
-            let image = picture.into_image(&self.options.reading());
+            let image = picture.into_image(&self.options.encode.reading());
             let mut images = self.locked()?;
             let images = images.as_mut().ok_or_else(closed)?;
             match image {
                 Ok(image) => images.spool.push(image, label, caption).map_err(raise)?,
-                Err(error) if self.options.on_error == OnError::Skip => {
+                Err(error) if self.options.encode.on_error == OnError::Skip => {
                     images.skipped.push(skipped(index, error.with_causes()));
                 }
                 Err(error) => return Err(raise(error)),
@@ -94,8 +94,9 @@ impl ArchiveWriter {
             }
             spool.set_classes(classes);
             // What the spool cannot read is its own fault, and nothing to skip.
-            let options = EncodeOptions { on_error: OnError::Fail, ..self.options.clone() };
-            let mut summary = encode(&spool, &self.path, &options, progress)?;
+            let mut options = self.options.clone();
+            options.encode.on_error = OnError::Fail;
+            let mut summary = options.encode(&spool, &self.path, progress)?;
             report_skipped(&self.path, &skipped)?;
             summary.skipped = skipped;
             Ok(summary)

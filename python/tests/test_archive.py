@@ -38,7 +38,10 @@ def test_info_is_what_the_header_says(case):
     assert info["codewords"] == len(tensors["codebook"])
     assert info["bytes_per_image"] == tensors["indices"][0].nbytes
     assert info["classes"] == ["a", "b", "c"] and info["metadata"] == metadata
-    assert info["labels"] is info["captions"] is info["checksums"] is True
+    assert info["labels"] is info["captions"] is info["checksums"] is info["psnr"] is True
+    assert info["ledger"]["mean_db"] == pytest.approx(tensors["psnr"].mean(), abs=1e-3)
+    assert info["ledger"]["worst"][0]["sample"] == tensors["psnr"].argmin()
+    assert sum(bar["samples"] for bar in info["ledger"]["histogram"]) == info["samples"]
     # Patches that stick out are found by what an encoder fills them with.
     assert info["mean_psnr_db"] == float(metadata["mean_psnr_db"]) <= 100
     assert {name: tensor["shape"] for name, tensor in info["tensors"].items()} == {
@@ -204,6 +207,13 @@ def test_labels_and_captions(case):
             method("0")
 
 
+def test_psnr_is_as_recorded(case):
+    psnr = case.archive.psnr
+    assert psnr.dtype == np.float32 and psnr.shape == (SAMPLES,)
+    np.testing.assert_array_equal(psnr, case.tensors["psnr"])
+    assert psnr.mean(dtype=np.float64) == pytest.approx(case.archive.info()["mean_psnr_db"], abs=1e-3)
+
+
 def test_no_labels_and_captions(plain):
     assert plain.label(0) is plain.caption(0) is plain.captions([0, 1]) is plain.captions([]) is plain.classes is None
     assert plain.all_labels().tolist() == plain.labels(slice(None)).tolist() == [-1, -1, -1]
@@ -344,7 +354,7 @@ def test_with_statement_and_close(path, images):
     assert archive.path == path and repr(archive) == f'KuatArchive("{path}", closed)'
     with pytest.raises(ValueError, match="closed"):
         archive.decode(0)
-    attributes = "codebook_size patch_size patch_shape dimensions grid_size grid_shape index_bits classes codebook"
+    attributes = "codebook_size patch_size patch_shape dimensions grid_size grid_shape index_bits classes psnr codebook"
     for name in attributes.split():
         with pytest.raises(ValueError, match="closed"):
             getattr(archive, name)

@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -21,8 +22,9 @@ import kuat
 
 OPTIONS = dict(size=(32, 24), patch=4, codebook=64, progress=False)
 KEYS = {
-    "archive", "samples", "skipped", "classes", "codewords", "device", "index_bits", "bytes_per_image",
-    "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed", "sampling_seconds", "training_seconds", "encoding_seconds",
+    "archive", "samples", "skipped", "classes", "patch", "codewords", "device", "index_bits", "bytes_per_image",
+    "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed", "sampling_seconds",
+    "training_seconds", "encoding_seconds",
     "images_per_second",
 }  # fmt: skip
 
@@ -89,6 +91,29 @@ def exact(source, path, **options):
     summary = kuat.encode(source, path, **options)
     assert summary["mean_psnr_db"] == 100
     return decoded(path)
+
+
+def test_archives_of_a_quality_or_a_size(folder, tmp_path):
+    options = dict(size=(32, 24), progress=False)
+    reached = kuat.encode(folder, tmp_path / "a.qvq", psnr=30, **options)
+    assert 30 <= reached["mean_psnr_db"] < 100
+    fitting = kuat.encode(list(zip(IMAGES, LABELS)), tmp_path / "b.qvq", target_bytes=14_000, **options)
+    assert (tmp_path / "b.qvq").stat().st_size == fitting["file_len"] <= 14_000
+    assert kuat.encode(folder, tmp_path / "c.qvq", psnr=20, patch=(4, 2), **options)["patch"] == [4, 2]
+    with pytest.raises(kuat.Error, match="1000 bytes cannot be had; the nearest was"):
+        kuat.encode(folder, tmp_path / "d.qvq", target_bytes=1000, **options)
+    with pytest.raises(ValueError, match="codebook and psnr are given"):
+        kuat.encode(folder, tmp_path / "d.qvq", codebook=16, psnr=30, **options)
+
+
+def test_a_codebook_brings_the_sizes_of_its_archive(folder, tmp_path):
+    kuat.encode(folder, tmp_path / "a.qvq", size=(33, 24), patch=(4, 2), codebook=32, channels=1, progress=False)
+    archive = kuat.KuatArchive(tmp_path / "a.qvq")
+    kuat.encode(folder, tmp_path / "b.qvq", codebook=archive, progress=False)
+    again = kuat.KuatArchive(tmp_path / "b.qvq")
+    assert again.dimensions == archive.dimensions == (1, 24, 33)
+    assert again.patch_shape == archive.patch_shape == (2, 4)
+    assert np.array_equal(again.codebook, archive.codebook)
 
 
 def test_resume_begins_where_there_is_nothing_to_go_on_with(folder, tmp_path):
@@ -659,3 +684,16 @@ def test_a_writer_may_be_discarded_within_its_block(tmp_path):
         writer.add(IMAGES[0])
         writer.discard()
     assert writer.summary is None and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_batches_of_cifar_pickled_by_this_python(protocol, tmp_path):
+    data = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
+    batch = {"fine_labels": [99, 0, 7], "data": data.reshape(3, -1), "filenames": ["a", "b", "c"], "more": (None, True)}
+    (tmp_path / "train").write_bytes(pickle.dumps(batch, protocol))
+    (tmp_path / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"class {i}" for i in range(100)]}, protocol))
+    out = tmp_path / "out.qvq"
+    summary = kuat.encode(tmp_path, out, size=32, progress=False)
+    assert summary["classes"][99] == "class 99"
+    assert parsed(out)[1]["labels"].tolist() == [99, 0, 7]
+    assert np.array_equal(decoded(out), data.transpose(0, 2, 3, 1))

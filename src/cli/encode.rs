@@ -8,50 +8,68 @@ use serde_json::json;
 
 use super::Report;
 use super::terminal::Terminal;
+use crate::archive::Archive;
 use crate::backend::Backend;
 use crate::encode::{
-    Codebook, EncodeOptions, Filter, Fit, Folder, MAX_PIXELS, OnError, encode, partial_folder, skipped_report,
+    Choice, Codebook, EncodeOptions, Filter, Fit, Goal, MAX_PIXELS, OnError, PATCHES, choose, encode, open, options_of,
+    partial_folder, skipped_report,
 };
 use crate::error::Error;
 
 /// Most skipped files that are listed for people; the report beside the archive has them all.
 const LISTED: usize = 20;
 
-/// Encode a folder of images into an archive
+/// Encode images into an archive
 ///
-/// Subfolders are classes; a folder without any gives samples without labels. JPEG, PNG, WebP and BMP are read,
-/// EXIF orientation is applied, and every image becomes RGB (or grey or RGBA with --channels).
+/// SOURCE is a folder of images (subfolders are classes; a folder without any gives samples without labels), a .csv,
+/// .tsv or .jsonl manifest (path, label, caption), CIFAR-10 or CIFAR-100 (binary or Python version; a folder gives the
+/// training images), or tar shards with WebDataset's naming (a .tar file, a folder of them, or
+/// shard-{000000..000009}.tar). JPEG, PNG, WebP and BMP are read, EXIF orientation is applied, and every image becomes
+/// RGB (or grey or RGBA with --channels).
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Folder of images
+    /// Folder, manifest, CIFAR batches or tar shards
     source: PathBuf,
     /// Archive to write
     #[arg(short, long, value_name = "OUT.qvq")]
     output: PathBuf,
-    /// Width and height of the archive's images in pixels; one number for squares
-    #[arg(long, default_value = "224x224", value_parser = size, value_name = "WxH")]
-    size: (u32, u32),
+    /// Width and height of the archive's images in pixels; one number for squares [default: 224x224]
+    #[arg(long, value_parser = size, value_name = "WxH")]
+    size: Option<(u32, u32)>,
     /// How images of another size are brought to it: `crop` (short side to the target, centre cut), `stretch`, `pad`
-    #[arg(long, default_value = "crop", value_name = "FIT")]
-    fit: Fit,
+    /// [default: crop]
+    #[arg(long, value_name = "FIT")]
+    fit: Option<Fit>,
     /// With --fit crop: scale the short side to this, then cut, as 256 for 224x224 in the usual evaluation on ImageNet
     #[arg(long, value_name = "N")]
     resize_short: Option<u32>,
     /// How pixels are weighed in resizing, as in Pillow: `bilinear`, `bicubic`, `lanczos`, `box`, `hamming`
-    #[arg(long, default_value = "bilinear", value_name = "FILTER")]
-    filter: Filter,
+    /// [default: bilinear]
+    #[arg(long, value_name = "FILTER")]
+    filter: Option<Filter>,
     /// The most pixels of an image that is decoded, against decompression bombs
     #[arg(long, default_value_t = MAX_PIXELS, value_name = "N")]
     max_pixels: u64,
     /// Width and height of a patch in pixels, 1 to 16; one number for squares. Smaller is better and larger
-    #[arg(long, default_value = "4", value_parser = size, value_name = "P|PxQ")]
-    patch: (u32, u32),
-    /// Most codewords; more are better and slower
-    #[arg(long, default_value_t = 65_536, value_name = "K")]
-    codebook: usize,
-    /// 1 (grey), 3 (RGB) or 4 (RGBA)
-    #[arg(long, default_value_t = 3, value_name = "C")]
-    channels: u32,
+    /// [default: 4; several are tried for --psnr and --target-bytes]
+    #[arg(long, value_parser = size, value_name = "P|PxQ")]
+    patch: Option<(u32, u32)>,
+    /// Train at most so many codewords, up to 2^25; more are better and slower [default: 65536]
+    #[arg(long, group = "codewords", value_name = "K")]
+    codebook: Option<usize>,
+    /// Take the codebook of an archive, and its size, patches and resizing where not given: for a validation split, or
+    /// for shards with one codebook
+    #[arg(long, group = "codewords", value_name = "ARCHIVE")]
+    codebook_from: Option<PathBuf>,
+    /// Make the smallest archive of this mean PSNR in dB, judged by a sample of the images
+    #[arg(long, group = "codewords", value_name = "D")]
+    psnr: Option<f64>,
+    /// Make the best archive in so many bytes, such as 500M or 1.5G (k, M, G: 10^3, 10^6, 10^9)
+    #[arg(long, group = "codewords", value_parser = bytes, value_name = "B")]
+    target_bytes: Option<u64>,
+    /// 1 (grey), 3 (RGB) or 4 (RGBA) [default: 3]
+    #[arg(long, value_name = "C")]
+    channels: Option<u32>,
     /// Chooses the patches to train on; the same seed and images make the same archive
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -81,25 +99,60 @@ fn size(text: &str) -> Result<(u32, u32), String> {
     }
 }
 
+/// Reads `1000000`, `500k`, `1.5G`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.chars().next_back() {
+        Some('k' | 'K') => (&text[..text.len() - 1], 1e3),
+        Some('m' | 'M') => (&text[..text.len() - 1], 1e6),
+        Some('g' | 'G') => (&text[..text.len() - 1], 1e9),
+        _ => (text, 1.0),
+    };
+    match number.parse::<f64>() {
+        Ok(number) if (1.0..1e18).contains(&(number * unit)) => Ok((number * unit) as u64),
+        _ => Err("expected a number of bytes, as in 1000000, 500k, 1.5G".into()),
+    }
+}
+
 impl Arguments {
-    pub fn run(self) -> anyhow::Result<Report> {
-        let options = EncodeOptions {
-            image_size: self.size,
-            channels: self.channels,
-            patch: self.patch,
-            codebook: Codebook::Train(self.codebook),
-            fit: self.fit,
-            resize_short: self.resize_short,
-            filter: self.filter,
+    /// What is asked for; the rest is the archive's that the codebook is taken from, or else the default.
+    fn options(&self) -> anyhow::Result<EncodeOptions> {
+        let others = match &self.codebook_from {
+            Some(path) => {
+                let archive = Archive::open(path)?;
+                EncodeOptions { codebook: Codebook::Given(archive.codebook().to_vec()), ..options_of(&archive)? }
+            }
+            None => EncodeOptions::default(),
+        };
+        Ok(EncodeOptions {
+            image_size: self.size.unwrap_or(others.image_size),
+            channels: self.channels.unwrap_or(others.channels),
+            patch: self.patch.unwrap_or(others.patch),
+            codebook: self.codebook.map_or(others.codebook, Codebook::Train),
+            fit: self.fit.unwrap_or(others.fit),
+            resize_short: self.resize_short.or(others.resize_short),
+            filter: self.filter.unwrap_or(others.filter),
             max_pixels: self.max_pixels,
             seed: self.seed,
             on_error: self.on_error,
             searcher: self.backend.device(self.adapter.as_deref())?.into(),
             resume: self.resume,
-        };
+        })
+    }
+
+    pub fn run(self) -> anyhow::Result<Report> {
+        let options = self.options()?;
+        let goal = self.psnr.map(Goal::Psnr).or(self.target_bytes.map(Goal::Bytes));
         let terminal = Terminal::new();
-        let folder = Folder::open(&self.source)?;
-        let summary = encode(&folder, &self.output, &options, &terminal);
+        let source = open(&self.source)?;
+        let (options, choice) = match goal {
+            Some(goal) => {
+                let patches = self.patch.as_ref().map_or(&PATCHES[..], std::slice::from_ref);
+                let Choice { options, trial, trials } = choose(source.as_ref(), goal, &options, patches, &terminal)?;
+                (options, Some((trial, trials)))
+            }
+            None => (options, None),
+        };
+        let summary = encode(source.as_ref(), &self.output, &options, &terminal);
         drop(terminal);
         let summary = summary.map_err(|error| match partial_folder(&self.output).exists() {
             true if !matches!(error, Error::Unfinished { .. }) => anyhow::Error::from(error)
@@ -114,6 +167,10 @@ impl Arguments {
             writeln!(text, "classes           {}", classes.len())?;
         }
         writeln!(text, "codebook          {} codewords, {}-bit indices", summary.codewords, summary.index_bits)?;
+        if let Some((trial, trials)) = &choice {
+            let (width, height) = trial.patch;
+            writeln!(text, "chosen            {width}x{height} patches by {} trials", trials.len())?;
+        }
         writeln!(text, "searched on       {}", summary.device)?;
         writeln!(text, "bytes per image   {}, and the codebook once", summary.bytes_per_image)?;
         writeln!(text, "PSNR              {:.2} dB mean, {:.2} dB worst", summary.mean_psnr_db, summary.min_psnr_db)?;
@@ -136,6 +193,10 @@ impl Arguments {
         }
         let mut json = serde_json::to_value(&summary).context("the summary as JSON")?;
         json["archive"] = json!(self.output);
+        if let Some((trial, trials)) = choice {
+            json["chosen"] = json!(trial);
+            json["trials"] = json!(trials);
+        }
         Ok(Report::new(text, json, self.json))
     }
 }

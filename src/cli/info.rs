@@ -8,8 +8,12 @@ use serde_json::json;
 
 use super::Report;
 use crate::archive::Archive;
+use crate::ledger::Bar;
 
-/// Show what an archive holds; reads its header alone
+/// Characters of a histogram's longest bar.
+const LONGEST: usize = 40;
+
+/// Show what an archive holds, and how well; reads its header and, where it is recorded, the PSNR of each sample
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// Archive to read
@@ -21,7 +25,8 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<Report> {
-        let info = Archive::open(&self.archive)?.info();
+        let archive = Archive::open(&self.archive)?;
+        let (info, ledger) = (archive.info(), archive.ledger().map(|ledger| ledger.summary()));
         let pixels = info.image_width * info.image_height * info.channels;
 
         let mut text = String::new();
@@ -39,6 +44,12 @@ impl Arguments {
         if let Some(psnr) = info.mean_psnr_db {
             writeln!(text, "mean PSNR         {psnr:.2} dB")?;
         }
+        if let Some(ledger) = &ledger {
+            writeln!(text, "1st percentile    {:.2} dB", ledger.first_percentile_db)?;
+            let worst: Vec<_> = ledger.worst.iter().map(|w| format!("{} ({:.2} dB)", w.sample, w.psnr_db)).collect();
+            writeln!(text, "worst samples     {}", worst.join(", "))?;
+            write_histogram(&mut text, &ledger.histogram)?;
+        }
         if let Some(classes) = &info.classes {
             let first = classes.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
             let more = if classes.len() > 5 { ", ..." } else { "" };
@@ -53,7 +64,21 @@ impl Arguments {
         }
 
         let mut json = serde_json::to_value(&info).context("the description as JSON")?;
+        json["ledger"] = json!(ledger);
         json["archive"] = json!(self.archive);
         Ok(Report::new(text, json, self.json))
     }
+}
+
+/// A line per bar: its bounds, the bar, its samples.
+fn write_histogram(text: &mut String, bars: &[Bar]) -> std::fmt::Result {
+    let most = bars.iter().map(|bar| bar.samples).max().unwrap_or_default().max(1);
+    for (i, bar) in bars.iter().enumerate() {
+        let title = if i == 0 { "PSNR in dB" } else { "" };
+        let bounds = format!("{} to {}", bar.from_db, bar.to_db);
+        // No bar that holds something is without length.
+        let length = (bar.samples * LONGEST).div_ceil(most);
+        writeln!(text, "{title:<17} {bounds:>14}  {:<LONGEST$}  {}", "#".repeat(length), bar.samples)?;
+    }
+    Ok(())
 }

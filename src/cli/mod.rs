@@ -2,6 +2,7 @@
 //! a `Report`. Nothing here is needed to use the library.
 
 mod bench;
+mod compare;
 mod decode;
 mod devices;
 mod encode;
@@ -44,6 +45,7 @@ enum Command {
     Verify(verify::Arguments),
     Decode(decode::Arguments),
     Sheet(sheet::Arguments),
+    Compare(compare::Arguments),
     Bench(bench::Arguments),
     Devices(devices::Arguments),
 }
@@ -100,6 +102,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Verify(arguments) => arguments.run(),
         Command::Decode(arguments) => arguments.run(),
         Command::Sheet(arguments) => arguments.run(),
+        Command::Compare(arguments) => arguments.run(),
         Command::Bench(arguments) => arguments.run(),
         Command::Devices(arguments) => arguments.run(),
     };

@@ -13,7 +13,7 @@ use super::terminal::Terminal;
 use crate::archive::Archive;
 use crate::decode::Decoder;
 use crate::decode::cpu::CpuDecoder;
-use crate::encode::{Folder, Image, Source, options_of, prepare};
+use crate::encode::{Image, Originals, open};
 use crate::geometry::Geometry;
 use crate::output::OutputSpec;
 
@@ -40,7 +40,10 @@ pub(super) struct Arguments {
     /// Samples to show, such as 0,5,10-20; some from all over the archive by default
     #[arg(long)]
     samples: Option<Samples>,
-    /// The folder that was encoded, to show the originals too
+    /// Show the N samples of the least PSNR, the worst first
+    #[arg(long, value_name = "N", conflicts_with = "samples", value_parser = clap::value_parser!(u32).range(1..))]
+    worst: Option<u32>,
+    /// What was encoded, to show the originals too
     #[arg(long, value_name = "SRC")]
     against: Option<PathBuf>,
     /// Print JSON
@@ -53,9 +56,17 @@ impl Arguments {
         let archive = Archive::open(&self.archive)?;
         let g = *archive.geometry();
         let count = archive.samples();
-        let samples = match &self.samples {
-            Some(samples) => samples.numbers(count)?,
-            None => (0..SHOWN.min(count)).map(|i| i * count / SHOWN.min(count)).collect(),
+        let samples = match (&self.samples, self.worst) {
+            (Some(samples), _) => samples.numbers(count)?,
+            (None, Some(worst)) => match archive.ledger() {
+                Some(ledger) => ledger.worst(worst as usize).iter().map(|worst| worst.sample).collect(),
+                None if count == 0 => Vec::new(),
+                None => bail!(
+                    "{} records no PSNR to tell the worst samples by; list some with --samples",
+                    self.archive.display()
+                ),
+            },
+            (None, None) => (0..SHOWN.min(count)).map(|i| i * count / SHOWN.min(count)).collect(),
         };
         if samples.is_empty() {
             bail!("the archive has no samples to show");
@@ -64,8 +75,12 @@ impl Arguments {
         let decoder = CpuDecoder::new(&archive);
         let decoded: Vec<u8> = decoder.decode(&archive.rows(samples.iter().copied())?, &OutputSpec::default())?;
         let decoded: Vec<&[u8]> = decoded.chunks_exact(g.image_len()).collect();
-        let originals = match &self.against {
-            Some(folder) => self.originals(&archive, Folder::open(folder)?, &samples)?,
+        let originals: Vec<Image> = match &self.against {
+            Some(source) => {
+                let source = open(source)?;
+                let originals = Originals::new(&archive, &self.archive, source.as_ref())?;
+                samples.par_iter().map(|&sample| originals.prepare(sample)).collect::<Result<_, _>>()?
+            }
             None => Vec::new(),
         };
         terminal.check()?;
@@ -83,20 +98,6 @@ impl Arguments {
         let text = format!("{} samples drawn to {}\n", samples.len(), self.output.display());
         let json = json!({ "archive": self.archive, "sheet": self.output, "samples": samples });
         Ok(Report::new(text, json, self.json))
-    }
-
-    /// The images as they were encoded.
-    fn originals(&self, archive: &Archive, folder: Folder, samples: &[usize]) -> anyhow::Result<Vec<Image>> {
-        if folder.len() != archive.samples() {
-            bail!(
-                "the archive has {} samples, but there are {} images in {}; is it what was encoded?",
-                archive.samples(),
-                folder.len(),
-                self.against.as_deref().unwrap_or(&self.archive).display()
-            );
-        }
-        let options = options_of(archive)?;
-        Ok(samples.par_iter().map(|&sample| prepare(&folder, sample, &options)).collect::<Result<_, _>>()?)
     }
 }
 

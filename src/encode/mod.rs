@@ -1,8 +1,11 @@
 //! Making archives from images: sources, resizing, codebook training and the search for the nearest codeword.
 
+mod against;
 mod checkpoint;
 #[cfg(feature = "gpu")]
 mod chunk;
+mod compare;
+mod goal;
 mod kmeans;
 mod nearest;
 mod patches;
@@ -10,17 +13,25 @@ mod picture;
 mod pipeline;
 mod projection;
 mod quality;
+mod reach;
+mod read_at;
 mod resize;
 mod sample;
 mod search;
 mod seeding;
 mod source;
 mod spool;
+mod spread;
+mod ssim;
+mod tree;
 
 use std::fmt;
 use std::str::FromStr;
 
+pub use against::{AgainstReport, BadOriginal, Originals, verify_against};
 pub use checkpoint::partial_folder;
+pub use compare::{Budget, Comparison, Quality, Rival, compare};
+pub use goal::{Choice, Goal, PATCHES, Trial, choose};
 pub use kmeans::{train, train_with};
 pub use nearest::NearestCodeword;
 pub use picture::{Image, MAX_PIXELS, ReadOptions};
@@ -28,8 +39,9 @@ pub use pipeline::{EncodeSummary, Skipped, encode, report_skipped, skipped_repor
 pub use quality::{MAX_PSNR_DB, psnr};
 pub use resize::{Filter, Fit, Resize};
 pub use search::Searcher;
-pub use source::{Folder, Source};
+pub use source::{Cifar, Folder, Manifest, Source, TarShards, open, with_classes};
 pub use spool::Spool;
+pub use ssim::ssim;
 
 use crate::archive::Archive;
 use crate::error::{Error, Result};

@@ -2,19 +2,26 @@
 
 use rayon::prelude::*;
 
-use super::projection::{DIMS, Projection, SLACK, Signature};
+use super::projection::{Projection, SLACK, Signature};
 use super::quality::squared_distance;
+#[cfg(target_arch = "x86_64")]
+use super::reach::squared_distance_avx512;
+use super::reach::{near_branches, near_in_leaf};
+#[cfg(target_arch = "x86_64")]
+use super::reach::{near_branches_avx2, near_branches_avx512, near_in_leaf_avx2, near_in_leaf_avx512};
+use super::tree::{Leaf, Node, Tree, WIDTH};
 use crate::error::{Error, Result};
 use crate::format::MAX_CODEWORDS;
 
-/// Codewords of a leaf.
-const LEAF: usize = 16;
+/// The lowest bits of a box's squared distance, and of the height of the tree below it, in what a search has to visit.
+const BOUND: u32 = 32;
+const HEIGHT: u32 = 28;
 
 /// Finds the codeword at the least squared distance from a patch, exactly: what comparing it with every codeword
 /// would find, the first of those equally near.
 ///
-/// Codewords are put into a tree of bounding boxes over their signatures: integer vectors of 16 values, whose
-/// distances bound those of the codewords from below. A search starts from the distance of one codeword, looks only
+/// Codewords are put into a tree of bounding boxes, 16 to a node, over their signatures: integer vectors of 16 values,
+/// whose distances bound those of the codewords from below. A search starts from the distance of one codeword, looks only
 /// into boxes that can hold a nearer one, and computes the true distance of the few codewords whose signature is
 /// near enough.
 #[derive(Debug)]
@@ -22,26 +29,7 @@ pub struct NearestCodeword<'a> {
     codebook: &'a [u8],
     codeword_len: usize,
     projection: Projection,
-    /// The boxes of both branches of each node; after a node come those of its left branch, then of its right one.
-    nodes: Vec<[Bounds; 2]>,
-    leaves: Vec<Leaf>,
-}
-
-/// The least and the greatest of each coordinate.
-#[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
-struct Bounds {
-    low: Signature,
-    high: Signature,
-}
-
-/// Up to 16 codewords; free places repeat the last.
-#[derive(Debug, Clone)]
-#[repr(align(64))]
-struct Leaf {
-    /// Coordinates in pairs: those that one multiply-add instruction takes.
-    pairs: [[[i16; 2]; LEAF]; DIMS / 2],
-    indices: [u32; LEAF],
+    tree: Tree,
 }
 
 /// The nearest codeword so far.
@@ -72,18 +60,9 @@ impl<'a> NearestCodeword<'a> {
                 expected: format!("at most {MAX_CODEWORDS}"),
             });
         }
-        let mut entries: Vec<Entry> = codebook
-            .par_chunks_exact(codeword_len)
-            .zip(0..count as u32)
-            .map(|(codeword, index)| (projection.signature(codeword), index))
-            .collect();
-        let leaf_count = count.div_ceil(LEAF);
-        let nowhere = Bounds { low: [0; DIMS], high: [0; DIMS] };
-        let mut nodes = vec![[nowhere; 2]; leaf_count - 1];
-        let empty = Leaf { pairs: [[[0; 2]; LEAF]; DIMS / 2], indices: [0; LEAF] };
-        let mut leaves = vec![empty; leaf_count];
-        build(&mut entries, &mut nodes, &mut leaves);
-        Ok(Self { codebook, codeword_len, projection, nodes, leaves })
+        let signatures = codebook.par_chunks_exact(codeword_len).map(|codeword| projection.signature(codeword));
+        let tree = Tree::new(signatures.zip(0..count as u32).collect());
+        Ok(Self { codebook, codeword_len, projection, tree })
     }
 
     /// The index of the nearest codeword, the lowest one of several, and its squared distance. The codeword `hint`
@@ -95,13 +74,29 @@ impl<'a> NearestCodeword<'a> {
     pub fn nearest(&self, patch: &[u8], hint: Option<u32>) -> (u32, u32) {
         assert_eq!(patch.len(), self.codeword_len, "values in the patch");
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") {
+        if is_x86_feature_detected!("avx512bw") {
+            // SAFETY: this processor has AVX-512 BW, which is all that the function asks for.
+            let best = unsafe { self.search_avx512(patch, hint) };
+            return (best.index, best.distance);
+        } else if is_x86_feature_detected!("avx2") {
             // SAFETY: this processor has AVX2, which is all that the function asks for.
             let best = unsafe { self.search_avx2(patch, hint) };
             return (best.index, best.distance);
         }
-        let best = self.search(patch, hint, branch_distances, near_in_leaf);
+        let best = self.search(patch, hint, near_branches, near_in_leaf, squared_distance);
         (best.index, best.distance)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512bw")]
+    fn search_avx512(&self, patch: &[u8], hint: Option<u32>) -> Best {
+        self.search(
+            patch,
+            hint,
+            |signature, node, reach| near_branches_avx512(signature, node, reach),
+            |signature, leaf, reach| near_in_leaf_avx512(signature, leaf, reach),
+            |patch, codeword| squared_distance_avx512(patch, codeword),
+        )
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -110,8 +105,9 @@ impl<'a> NearestCodeword<'a> {
         self.search(
             patch,
             hint,
-            |signature, boxes| branch_distances_avx2(signature, boxes),
+            |signature, node, reach| near_branches_avx2(signature, node, reach),
             |signature, leaf, reach| near_in_leaf_avx2(signature, leaf, reach),
+            squared_distance,
         )
     }
 
@@ -120,80 +116,81 @@ impl<'a> NearestCodeword<'a> {
         &self.codebook[index as usize * self.codeword_len..][..self.codeword_len]
     }
 
-    /// The search, compiled once for each instruction set. `branch_distances` gives the squared distances of two
-    /// boxes; `near_in_leaf` tells which codewords of a leaf have signatures within reach: bit i for the i-th.
+    /// The search, compiled once for each instruction set: `near_branches`, `near_in_leaf` and `squared_distance` are
+    /// the functions of these names or equal them.
     #[inline(always)]
     fn search(
         &self,
         patch: &[u8],
         hint: Option<u32>,
-        branch_distances: impl Fn(&Signature, &[Bounds; 2]) -> [i32; 2],
+        near_branches: impl Fn(&Signature, &Node, i32) -> (u32, [i32; WIDTH]),
         near_in_leaf: impl Fn(&Signature, &Leaf, i32) -> u32,
+        squared_distance: impl Fn(&[u8], &[u8]) -> u32,
     ) -> Best {
+        // The squared distance of a codeword; any greater number than `limit` if it is greater than that.
+        let distance_of = |index, limit| {
+            let mut sum = 0;
+            for (a, b) in patch.chunks(64).zip(self.codeword(index).chunks(64)) {
+                sum += squared_distance(a, b);
+                if sum > limit {
+                    break;
+                }
+            }
+            sum
+        };
         let signature = self.projection.signature(patch);
         let last = (self.codebook.len() / self.codeword_len - 1) as u32;
-        let index = hint.unwrap_or(self.leaves[0].indices[0]).min(last);
-        let distance = self.distance(patch, index, u32::MAX);
+        let index = hint.unwrap_or(self.tree.leaves[0].indices[0]).min(last);
+        let distance = distance_of(index, u32::MAX);
         let mut best = Best { index, distance, reach: self.reach(distance) };
 
-        // Nodes to visit: (distance of its box, node, its first leaf, its number of leaves). Each level leaves at
-        // most one behind, and there are at most 22 levels: 2^25 codewords, 16 to a leaf.
-        let mut pending = [(0, 0, 0, self.leaves.len()); 32];
+        // What is to be visited, each in one number: the squared distance of its box, the nodes on the way from it down
+        // to a leaf, and which node or leaf it is. A node leaves at most 15 behind, and there are at most 6 levels of
+        // nodes: 2^25 codewords, 16 to a leaf.
+        let mut pending = [0; 128];
+        pending[0] = u64::from(self.tree.height) << HEIGHT;
         let mut waiting = 1;
         while waiting > 0 {
             waiting -= 1;
-            let (bound, node, first, count) = pending[waiting];
-            if bound > best.reach {
+            let next = pending[waiting];
+            if (next >> BOUND) as i32 > best.reach {
                 continue;
             }
-            if count == 1 {
-                self.search_leaf(patch, &signature, &self.leaves[first], &mut best, &near_in_leaf);
+            let height = next >> HEIGHT & 7;
+            let place = (next & ((1 << HEIGHT) - 1)) as usize;
+            if height == 0 {
+                let leaf = &self.tree.leaves[place];
+                let mut near = near_in_leaf(&signature, leaf, best.reach);
+                while near != 0 {
+                    let index = leaf.indices[near.trailing_zeros() as usize];
+                    near &= near - 1;
+                    let distance = distance_of(index, best.distance);
+                    if (distance, index) < (best.distance, best.index) {
+                        best = Best { index, distance, reach: self.reach(distance) };
+                    }
+                }
                 continue;
             }
-            let left = count.div_ceil(2);
-            let distances = branch_distances(&signature, &self.nodes[node]);
-            let a = (distances[0], node + 1, first, left);
-            let b = (distances[1], node + left, first + left, count - left);
-            let (near, far) = if a.0 <= b.0 { (a, b) } else { (b, a) };
-            pending[waiting] = far;
-            pending[waiting + 1] = near;
-            waiting += 2;
+            let node = &self.tree.nodes[place];
+            let (near, distances) = near_branches(&signature, node, best.reach);
+            let mut near = near & node.used;
+            // The nearest branch comes next, the others in any order: sorting them costs more than it saves.
+            let mut nearest = u64::MAX;
+            while near != 0 {
+                let branch = near.trailing_zeros() as usize;
+                near &= near - 1;
+                let below = (height - 1) << HEIGHT | u64::from(node.branches[branch]);
+                let branch = (distances[branch] as u64) << BOUND | below;
+                pending[waiting] = nearest.max(branch);
+                waiting += usize::from(nearest != u64::MAX);
+                nearest = nearest.min(branch);
+            }
+            if nearest != u64::MAX {
+                pending[waiting] = nearest;
+                waiting += 1;
+            }
         }
         best
-    }
-
-    #[inline(always)]
-    fn search_leaf(
-        &self,
-        patch: &[u8],
-        signature: &Signature,
-        leaf: &Leaf,
-        best: &mut Best,
-        near_in_leaf: &impl Fn(&Signature, &Leaf, i32) -> u32,
-    ) {
-        let mut near = near_in_leaf(signature, leaf, best.reach);
-        while near != 0 {
-            let index = leaf.indices[near.trailing_zeros() as usize];
-            near &= near - 1;
-            let distance = self.distance(patch, index, best.distance);
-            if (distance, index) < (best.distance, best.index) {
-                *best = Best { index, distance, reach: self.reach(distance) };
-            }
-        }
-    }
-
-    /// The squared distance of a codeword; any greater number than `limit` if it is greater than that.
-    #[inline(always)]
-    fn distance(&self, patch: &[u8], index: u32, limit: u32) -> u32 {
-        let codeword = self.codeword(index);
-        let mut sum = 0;
-        for (a, b) in patch.chunks(64).zip(codeword.chunks(64)) {
-            sum += squared_distance(a, b);
-            if sum > limit {
-                break;
-            }
-        }
-        sum
     }
 
     /// The squared signature distance that corresponds to a squared distance.
@@ -202,126 +199,6 @@ impl<'a> NearestCodeword<'a> {
         let reach = f64::from(distance).sqrt() * self.projection.scale() + SLACK;
         (reach * reach) as i32 + 1
     }
-}
-
-impl Bounds {
-    fn of(entries: &[Entry]) -> Self {
-        let mut bounds = Self { low: [i16::MAX; DIMS], high: [i16::MIN; DIMS] };
-        for (signature, _) in entries {
-            for (d, &value) in signature.iter().enumerate() {
-                bounds.low[d] = bounds.low[d].min(value);
-                bounds.high[d] = bounds.high[d].max(value);
-            }
-        }
-        bounds
-    }
-}
-
-/// A codeword's signature and index.
-type Entry = (Signature, u32);
-
-/// Builds the tree over `entries`, cutting where they spread the most, so that every leaf but the last is full.
-fn build(entries: &mut [Entry], nodes: &mut [[Bounds; 2]], leaves: &mut [Leaf]) {
-    let Some((node, nodes)) = nodes.split_first_mut() else {
-        fill(entries, leaves);
-        return;
-    };
-    let left = leaves.len().div_ceil(2);
-    let bounds = Bounds::of(entries);
-    let widest = (0..DIMS).max_by_key(|&d| bounds.high[d] - bounds.low[d]).unwrap_or(0);
-    entries.select_nth_unstable_by_key(left * LEAF, |&(signature, index)| (signature[widest], index));
-    let (left_entries, right_entries) = entries.split_at_mut(left * LEAF);
-    let (left_nodes, right_nodes) = nodes.split_at_mut(left - 1);
-    let (left_leaves, right_leaves) = leaves.split_at_mut(left);
-    *node = [Bounds::of(left_entries), Bounds::of(right_entries)];
-    let mut build_left = || build(left_entries, left_nodes, left_leaves);
-    let mut build_right = || build(right_entries, right_nodes, right_leaves);
-    if left > 64 {
-        rayon::join(build_left, build_right);
-    } else {
-        build_left();
-        build_right();
-    }
-}
-
-/// Fills the one leaf that `leaves` consists of.
-fn fill(entries: &[Entry], leaves: &mut [Leaf]) {
-    for leaf in leaves {
-        for place in 0..LEAF {
-            let (signature, index) = entries[place.min(entries.len() - 1)];
-            leaf.indices[place] = index;
-            for (pair, values) in leaf.pairs.iter_mut().zip(signature.as_chunks::<2>().0) {
-                pair[place] = *values;
-            }
-        }
-    }
-}
-
-/// The squared distances of the nearest points of two boxes.
-fn branch_distances(signature: &Signature, boxes: &[Bounds; 2]) -> [i32; 2] {
-    boxes.each_ref().map(|bounds| {
-        let sides = bounds.low.iter().zip(&bounds.high).zip(signature);
-        let outside = sides.map(|((&low, &high), &value)| i32::from((low - value).max(value - high).max(0)));
-        outside.map(|outside| outside * outside).sum()
-    })
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-#[inline]
-fn branch_distances_avx2(signature: &Signature, boxes: &[Bounds; 2]) -> [i32; 2] {
-    use std::arch::x86_64::*;
-    let value: __m256i = bytemuck::cast(*signature);
-    let [a, b] = boxes.each_ref().map(|bounds| {
-        let below = _mm256_sub_epi16(bytemuck::cast(bounds.low), value);
-        let above = _mm256_sub_epi16(value, bytemuck::cast(bounds.high));
-        let outside = _mm256_max_epi16(_mm256_max_epi16(below, above), _mm256_setzero_si256());
-        _mm256_madd_epi16(outside, outside)
-    });
-    // Sums over the lanes: first within the halves, then of the halves.
-    let sums = _mm256_hadd_epi32(a, b);
-    let sums = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
-    let sums = _mm_hadd_epi32(sums, sums);
-    [_mm_cvtsi128_si32(sums), _mm_extract_epi32::<1>(sums)]
-}
-
-fn near_in_leaf(signature: &Signature, leaf: &Leaf, reach: i32) -> u32 {
-    let mut sums = [0i32; LEAF];
-    for (pair, values) in leaf.pairs.iter().zip(signature.as_chunks::<2>().0) {
-        for (sum, place) in sums.iter_mut().zip(pair) {
-            let [a, b] = [i32::from(values[0] - place[0]), i32::from(values[1] - place[1])];
-            *sum += a * a + b * b;
-        }
-    }
-    sums.iter().enumerate().fold(0, |near, (place, &sum)| near | u32::from(sum <= reach) << place)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-#[inline]
-fn near_in_leaf_avx2(signature: &Signature, leaf: &Leaf, reach: i32) -> u32 {
-    use std::arch::x86_64::*;
-    let mut sums = [_mm256_setzero_si256(); 2];
-    let reach = _mm256_set1_epi32(reach);
-    let values: &[[i32; DIMS / 4]; 2] = &bytemuck::cast(*signature);
-    let mut near = 0;
-    for (values, pairs) in values.iter().zip(leaf.pairs.as_chunks::<{ DIMS / 4 }>().0) {
-        for (&value, &pair) in values.iter().zip(pairs) {
-            let value = _mm256_set1_epi32(value);
-            let places: [__m256i; 2] = bytemuck::cast(pair);
-            for (sum, places) in sums.iter_mut().zip(places) {
-                let difference = _mm256_sub_epi16(value, places);
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(difference, difference));
-            }
-        }
-        let far = sums.map(|sum| _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(sum, reach))) as u32);
-        near = !(far[0] | far[1] << 8) & 0xFFFF;
-        // Half the coordinates often rule out the whole leaf.
-        if near == 0 {
-            break;
-        }
-    }
-    near
 }
 
 /// Checks that a slice holds whole patches of 1 to 1024 values, and at least one.
@@ -353,10 +230,27 @@ mod tests {
         (0..count).map(|_| value(random.next_u32() >> 8)).collect()
     }
 
+    /// What every path that this processor has finds.
+    fn paths(search: &NearestCodeword, patch: &[u8], hint: Option<u32>) -> Vec<(&'static str, Best)> {
+        let mut found = vec![("portable", search.search(patch, hint, near_branches, near_in_leaf, squared_distance))];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") {
+                // SAFETY: this processor has AVX2.
+                found.push(("AVX2", unsafe { search.search_avx2(patch, hint) }));
+            }
+            if is_x86_feature_detected!("avx512bw") {
+                // SAFETY: this processor has AVX-512 BW.
+                found.push(("AVX-512", unsafe { search.search_avx512(patch, hint) }));
+            }
+        }
+        found
+    }
+
     #[test]
     fn equals_brute_force_on_every_kind_of_codebook() {
         let random = &mut Pcg32::seed_from_u64(2);
-        for (len, codewords) in [(1, 300), (3, 1000), (12, 1500), (16, 17), (17, 700), (48, 1), (48, 1200), (1024, 90)]
+        for (len, codewords) in [(1, 300), (3, 5000), (12, 1500), (16, 17), (17, 700), (48, 1), (48, 1200), (1024, 90)]
         {
             let count = len * codewords;
             let mut clustered = bytes(random, count, |r| (r % 7) as u8);
@@ -377,8 +271,9 @@ mod tests {
                     let expected = brute_force(&codebook, patch);
                     for hint in [None, Some(expected.0), Some(u32::MAX)] {
                         assert_eq!(search.nearest(patch, hint), expected, "{codewords} codewords of {len}, {hint:?}");
-                        let portable = search.search(patch, hint, branch_distances, near_in_leaf);
-                        assert_eq!((portable.index, portable.distance), expected, "{codewords} of {len}, portable");
+                        for (path, best) in paths(&search, patch, hint) {
+                            assert_eq!((best.index, best.distance), expected, "{codewords} of {len}, {path}");
+                        }
                     }
                 }
             }

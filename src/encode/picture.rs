@@ -32,6 +32,11 @@ impl ReadOptions {
     fn max_bytes(&self) -> u64 {
         self.max_pixels.saturating_mul(4).saturating_add(16 << 20)
     }
+
+    /// Refuses a file of too many bytes.
+    pub(super) fn check_len(&self, len: u64, name: &Path) -> Result<()> {
+        if len > self.max_bytes() { Err(Error::Image { path: name.into(), source: too_big() }) } else { Ok(()) }
+    }
 }
 
 /// An image of 8-bit values, pixels interleaved, rows from top to bottom.
@@ -81,9 +86,7 @@ impl Image {
     pub fn decode(path: &Path, options: &ReadOptions) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
         let file_len = file.metadata().map_err(Error::io("open", path))?.len();
-        if file_len > options.max_bytes() {
-            return Err(Error::Image { path: path.into(), source: too_big() });
-        }
+        options.check_len(file_len, path)?;
         let mut bytes = Vec::with_capacity(file_len as usize);
         // No more than that even if the file grows meanwhile.
         file.by_ref().take(options.max_bytes()).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
@@ -194,6 +197,8 @@ fn luma([red, green, blue]: [u8; 3]) -> u8 {
 #[cfg(test)]
 mod tests {
     use image::{GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
+    use rand::{Rng, SeedableRng};
+    use rand_pcg::Pcg32;
 
     use super::*;
 
@@ -293,6 +298,57 @@ mod tests {
         match decode(&png, 3) {
             Err(Error::ImageTooLarge { width: 30_000, height: 30_000, limit: MAX_PIXELS, .. }) => (),
             other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn jpeg_files_that_are_cut_short_are_named() {
+        let noise = |x: u32, y: u32| ((x * 7919 + y * 104_729) ^ (x * y)) as u8;
+        let picture = RgbImage::from_fn(40, 30, |x, y| Rgb([noise(x, y), noise(y, x), noise(x, x)]));
+        let whole = encoded(picture, ImageFormat::Jpeg);
+        assert!(decode(&whole, 3).is_ok() && decode(&[&whole[..], b"behind the end"].concat(), 3).is_ok());
+        let mut in_pixels = 0;
+        for len in 0..whole.len() {
+            match decode(&whole[..len], 3) {
+                Err(Error::ImageCut { path }) => in_pixels += usize::from(path.ends_with("picture.jpg")),
+                Err(Error::Image { .. }) => assert_eq!(in_pixels, 0, "{len} bytes"),
+                other => unreachable!("{len} bytes: {other:?}"),
+            }
+        }
+        assert!(in_pixels > whole.len() / 2);
+        // A preview within the EXIF data has an end of its own.
+        let preview =
+            [&[0xFF, 0xD8, 0xFF, 0xE1, ((whole.len() + 2) >> 8) as u8, (whole.len() + 2) as u8], &whole[..]].concat();
+        let with_preview = [&preview[..], &whole[2..]].concat();
+        assert!(decode(&with_preview, 3).is_ok());
+        assert!(matches!(decode(&with_preview[..with_preview.len() - 9], 3), Err(Error::ImageCut { .. })));
+    }
+
+    #[test]
+    fn damaged_files_are_images_or_errors() {
+        let picture = RgbImage::from_fn(23, 17, |x, y| Rgb([(x * 11) as u8, (y * 13) as u8, (x * y) as u8]));
+        let mut random = Pcg32::seed_from_u64(7);
+        for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP] {
+            let whole = encoded(picture.clone(), format);
+            for _ in 0..400 {
+                let mut bytes = whole.clone();
+                for _ in 0..1 + random.next_u32() % 4 {
+                    let place = random.next_u32() as usize % bytes.len();
+                    bytes[place] = random.next_u32() as u8;
+                }
+                bytes.truncate(
+                    bytes.len() - (random.next_u32() as usize % bytes.len()) * (random.next_u32() % 2) as usize,
+                );
+                let name = Path::new("shard.tar/1");
+                // Few enough that a size that is damaged to be huge is refused.
+                match Image::decode_bytes(&bytes, name, &ReadOptions { channels: 3, max_pixels: 1 << 16 }) {
+                    Ok(image) => assert_eq!(image.pixels.len(), 3 * image.width as usize * image.height as usize),
+                    Err(Error::Image { path, .. } | Error::ImageCut { path } | Error::ImageTooLarge { path, .. }) => {
+                        assert_eq!(path, name);
+                    }
+                    Err(other) => unreachable!("{other:?}"),
+                }
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{Codebook, EncodeOptions, OnError, kmeans, patches, prepare, sample};
 use crate::error::{Error, Result};
 use crate::format::atomic::AtomicFile;
 use crate::format::index::IndexWidth;
-use crate::format::writer::{ArchiveSpec, ArchiveWriter};
+use crate::format::writer::{ArchiveSpec, ArchiveWriter, SampleInfo};
 use crate::geometry::Geometry;
 use crate::progress::{Counter, Progress};
 
@@ -32,6 +32,8 @@ pub struct EncodeSummary {
     pub skipped: Vec<Skipped>,
     /// Names of the classes; `None` if the source has none.
     pub classes: Option<Vec<String>>,
+    /// Width and height of a patch in pixels.
+    pub patch: (u32, u32),
     /// Codewords in the codebook.
     pub codewords: usize,
     /// What searched for nearest codewords: `cpu`, or an adapter's name.
@@ -93,7 +95,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(10);
 /// the folder `OUT.qvq.partial` beside it, from where [`EncodeOptions::resume`] goes on to the same bytes. Images
 /// that were left out are listed in [`skipped_report`], if there are any.
 ///
-/// Memory does not grow with the number of images but for 12 bytes each, 8 more and the text for captions, and what
+/// Memory does not grow with the number of images but for 16 bytes each, 8 more and the text for captions, and what
 /// the source itself keeps of an image. Beside that it takes up to 256 MiB for training patches (sampling and training)
 /// or for indices (encoding), for each codeword its bytes and about 48 for the search, and for each thread one image
 /// as it is decoded and resized.
@@ -161,6 +163,7 @@ fn encode_saving(
     Ok(EncodeSummary {
         samples: tally.samples,
         classes: source.classes(),
+        patch: options.patch,
         codewords,
         device: options.searcher.name(),
         index_bits: index_width.bits(),
@@ -233,6 +236,7 @@ impl<'a> Pass<'a> {
         let mut spec = ArchiveSpec::new(geometry, codebook.to_vec());
         spec.labels = source.has_labels();
         spec.captions = source.has_captions();
+        spec.psnr = true;
         spec.classes = source.classes();
         spec.samples = source.len();
         spec.metadata.extend(super::recorded(options));
@@ -241,7 +245,9 @@ impl<'a> Pass<'a> {
         let mut next = 0;
         'done: for Progressed { images, samples, skipped } in checkpoint.done() {
             for sample in samples {
-                if !writer.adopt(sample.crc32c, sample.label, sample.caption.as_deref())? {
+                let psnr_db = Some(psnr_db(sample.squared_error, tally.image_len) as f32);
+                let info = SampleInfo { label: sample.label, caption: sample.caption.as_deref(), psnr_db };
+                if !writer.adopt(sample.crc32c, info)? {
                     // The row did not reach the disk: it and all behind it are made again.
                     next = sample.image;
                     tally.skipped.retain(|skipped| skipped.index < next);
@@ -322,8 +328,9 @@ impl<'a> Pass<'a> {
     fn take(&mut self, image: usize, encoded: Result<Encoded>) -> Result<()> {
         match encoded {
             Ok(Encoded { indices, squared_error }) => {
-                let (label, caption) = (self.source.label(image), self.source.caption(image));
-                self.writer.push(&indices, label, caption.as_deref())?;
+                let (label, caption) = (self.source.label(image), self.source.caption(image)?);
+                let psnr_db = Some(psnr_db(squared_error, self.tally.image_len) as f32);
+                self.writer.push(&indices, SampleInfo { label, caption: caption.as_deref(), psnr_db })?;
                 self.tally.add(squared_error);
                 let crc32c = self.writer.last_checksum();
                 self.unsaved.samples.push(Sample { image, squared_error, crc32c, label, caption });
@@ -405,7 +412,7 @@ impl Tally {
 }
 
 /// Finds the codewords of an image's patches, rows of the grid in parallel.
-fn encode_image(geometry: &Geometry, search: &NearestCodeword, image: &[u8]) -> Encoded {
+pub(super) fn encode_image(geometry: &Geometry, search: &NearestCodeword, image: &[u8]) -> Encoded {
     let codeword_len = geometry.codeword_len();
     let mut indices = vec![0; geometry.patches()];
     let row_error = |(y, indices): (usize, &mut [u32])| {
@@ -504,6 +511,8 @@ mod tests {
             assert_eq!((summary.samples, summary.codewords, summary.index_bits), (5, 64, 6));
             assert_eq!(summary.file_len, fs::metadata(&output).expect("file").len());
             let archive = Archive::open(&output).expect("open");
+            let recorded: Vec<f32> = archive.psnr().expect("recorded").collect();
+            assert_eq!(recorded, psnr.iter().map(|&psnr| psnr as f32).collect::<Vec<_>>());
             assert_eq!(summary.bytes_per_image, archive.row_len());
             assert_eq!(archive.classes(), Some(&["cat".to_string(), "dog".to_string()][..]));
             assert_eq!(archive.labels().expect("labels").collect::<Vec<_>>(), [0, 0, 1, 1, 1]);

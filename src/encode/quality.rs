@@ -1,7 +1,6 @@
 //! How close decoded images come to what was encoded.
 
-/// The largest PSNR that is reported, in dB: that of an image reproduced exactly, which has none.
-pub const MAX_PSNR_DB: f64 = 100.0;
+pub use crate::format::MAX_PSNR_DB;
 
 /// The peak signal-to-noise ratio of two images of equally many values, in dB: 10 log10(255^2 / mean squared
 /// error), at most [`MAX_PSNR_DB`].
@@ -14,12 +13,13 @@ pub fn psnr(a: &[u8], b: &[u8]) -> f64 {
     psnr_db(squared_error.sum(), a.len() as u64)
 }
 
-/// The PSNR of `values` values with a sum of squared errors.
+/// The PSNR of `values` values with a sum of squared errors. The system's logarithm may differ from machine to machine in
+/// the last digit, and archives must not.
 pub(super) fn psnr_db(squared_error: u64, values: u64) -> f64 {
     if squared_error == 0 {
         return MAX_PSNR_DB;
     }
-    (10.0 * (255.0 * 255.0 * values as f64 / squared_error as f64).log10()).min(MAX_PSNR_DB)
+    (10.0 * libm::log10(255.0 * 255.0 * values as f64 / squared_error as f64)).min(MAX_PSNR_DB)
 }
 
 /// The sum of the squared differences of two slices of at most 65,536 bytes.

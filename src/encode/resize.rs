@@ -1,11 +1,12 @@
 //! Images brought to one size.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{U8, U8x3, U8x4};
-use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{FilterType, MulDiv, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use super::picture::Image;
 use crate::error::{Error, Result};
@@ -45,7 +46,7 @@ pub enum Filter {
     Bicubic,
     /// A sinc within a sinc of three lobes.
     Lanczos,
-    /// The mean of what a pixel covers.
+    /// The mean of the pixels that one covers. Of a pixel covered to exactly half, rounding decides, as it does in Pillow.
     Box,
     /// Nearly as sharp as bicubic, as fast as bilinear.
     Hamming,
@@ -92,6 +93,19 @@ pub struct Resize {
 /// The longest side of an image that is scaled: the table of weights takes up to 48 bytes for each pixel of a side.
 const MAX_SIDE: u32 = 1 << 20;
 
+/// The most pixels between the two passes, unless the image itself has as many.
+const LARGE: u64 = 1 << 24;
+
+/// The widest filter's reach to one side, in pixels of the smaller image.
+const SUPPORT: f64 = 3.0;
+
+/// What does the work, by the instructions that this processor has.
+#[derive(Default)]
+struct Kernels {
+    resizer: Resizer,
+    alpha: MulDiv,
+}
+
 /// A part of an image in pixels and fractions of them: left, top, width and height.
 type Part = [f64; 4];
 
@@ -130,11 +144,11 @@ impl Resize {
         }
         let whole = [0.0, 0.0, f64::from(image.width), f64::from(image.height)];
         match self.fit {
-            Fit::Crop => self.scale(&image, self.part(&image), self.size),
-            Fit::Stretch => self.stretch(&image, whole),
+            Fit::Crop => self.scale(&image, self.part(&image)),
+            Fit::Stretch => self.scale(&image, whole),
             Fit::Pad => {
                 let inner = inside(&image, self.size);
-                let inner = Resize { size: inner, ..*self }.stretch(&image, whole)?;
+                let inner = Resize { size: inner, ..*self }.scale(&image, whole)?;
                 Ok(if (inner.width, inner.height) == self.size { inner } else { centre(&inner, self.size) })
             }
         }
@@ -160,44 +174,78 @@ impl Resize {
         [left, top, width, height]
     }
 
-    fn stretch(&self, image: &Image, part: Part) -> Result<Image> {
-        if image.width > self.size.0 && image.height < self.size.1 {
-            // The resizer enlarges first here, which could take 100 GB for a long line.
-            let line = self.scale(image, part, (self.size.0, image.height))?;
-            return self.scale(&line, [0.0, 0.0, f64::from(line.width), f64::from(line.height)], self.size);
-        }
-        self.scale(image, part, self.size)
-    }
-
-    /// Scales a part of an image to `size`. As in Pillow, what lies around the part is looked at, too.
-    fn scale(&self, image: &Image, part: Part, size: (u32, u32)) -> Result<Image> {
+    /// Scales a part of an image to the size. As in Pillow, what lies around the part is looked at, too.
+    fn scale(&self, image: &Image, part: Part) -> Result<Image> {
+        let mut kernels = Kernels::default();
         let scaled = match image.channels {
             _ if image.width.max(image.height) > MAX_SIDE => Err("a side is longer than 1048576 pixels".into()),
-            1 => self.scale_pixels::<U8>(image, part, size),
-            3 => self.scale_pixels::<U8x3>(image, part, size),
-            _ => self.scale_pixels::<U8x4>(image, part, size),
+            1 => self.scale_pixels::<U8>(&mut kernels, image, part),
+            3 => self.scale_pixels::<U8x3>(&mut kernels, image, part),
+            _ => self.scale_pixels::<U8x4>(&mut kernels, image, part),
         };
+        let (width, height) = self.size;
         let pixels = scaled.map_err(|error| Error::Argument {
             argument: "image size",
-            found: format!("{}x{} to {}x{} ({error})", image.width, image.height, size.0, size.1),
+            found: format!("{}x{} to {width}x{height} ({error})", image.width, image.height),
             expected: "a size that can be resized".into(),
         })?;
-        Ok(Image { width: size.0, height: size.1, channels: image.channels, pixels })
+        Ok(Image { width, height, channels: image.channels, pixels })
     }
 
     fn scale_pixels<P: PixelTrait>(
         &self,
+        kernels: &mut Kernels,
         image: &Image,
-        [left, top, width, height]: Part,
-        size: (u32, u32),
+        part: Part,
     ) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-        let source = TypedImageRef::<P>::from_buffer(image.width, image.height, &image.pixels)?;
-        let mut pixels = vec![0; size.0 as usize * size.1 as usize * image.channels as usize];
-        let mut target = TypedImage::<P>::from_buffer(size.0, size.1, &mut pixels)?;
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(self.filter.kernel()));
-        Resizer::new().resize_typed(&source, &mut target, &options.crop(left, top, width, height))?;
+        let [left, top, width, height] = part;
+        let (across, down) = self.size;
+        if (width, height) == (f64::from(across), f64::from(down)) {
+            return self.convolve::<P>(kernels, (image.width, image.height), &image.pixels, part, self.size);
+        }
+        let mut pixels = Cow::Borrowed(&image.pixels);
+        if image.channels == 4 {
+            let mut whole = TypedImage::<P>::from_buffer(image.width, image.height, pixels.to_mut())?;
+            kernels.alpha.multiply_alpha_inplace_typed(&mut whole)?;
+        }
+        // Pillow scales rows first, then columns; where filters overshoot, the order shows. Only the rows that are
+        // looked at.
+        let margin = SUPPORT * (height / f64::from(down)).max(1.0) + 1.0;
+        let first = (top - margin).floor().max(0.0);
+        let rows = (top + height + margin).ceil().min(image.height.into()) - first;
+        let middle = (across, rows as u32);
+        let mut scaled = if u64::from(middle.0) * u64::from(middle.1) <= LARGE || across <= image.width {
+            let lines = [left, first, width, rows];
+            let lines = self.convolve::<P>(kernels, (image.width, image.height), &pixels, lines, middle)?;
+            self.convolve::<P>(kernels, middle, &lines, [0.0, top - first, across.into(), height], self.size)?
+        } else {
+            // A long line that is to become wide: the other way round, or it would take up to terabytes.
+            let (all, middle) = (f64::from(image.width), (image.width, down));
+            let part = [0.0, top, all, height];
+            let lines = self.convolve::<P>(kernels, (image.width, image.height), &pixels, part, middle)?;
+            self.convolve::<P>(kernels, middle, &lines, [left, 0.0, width, down.into()], self.size)?
+        };
+        if image.channels == 4 {
+            kernels.alpha.divide_alpha_inplace_typed(&mut TypedImage::<P>::from_buffer(across, down, &mut scaled)?)?;
+        }
+        Ok(scaled)
+    }
+
+    fn convolve<P: PixelTrait>(
+        &self,
+        kernels: &mut Kernels,
+        from: (u32, u32),
+        pixels: &[u8],
+        [left, top, width, height]: Part,
+        to: (u32, u32),
+    ) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+        let source = TypedImageRef::<P>::from_buffer(from.0, from.1, pixels)?;
+        let mut scaled = vec![0; to.0 as usize * to.1 as usize * size_of::<P>()];
+        let mut target = TypedImage::<P>::from_buffer(to.0, to.1, &mut scaled)?;
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(self.filter.kernel())).use_alpha(false);
+        kernels.resizer.resize_typed(&source, &mut target, &options.crop(left, top, width, height))?;
         drop(target);
-        Ok(pixels)
+        Ok(scaled)
     }
 }
 
@@ -246,7 +294,13 @@ fn centre(image: &Image, size: (u32, u32)) -> Image {
 
 #[cfg(test)]
 mod tests {
+    use fast_image_resize::CpuExtensions;
+    use rand::{Rng, SeedableRng};
+    use rand_pcg::Pcg32;
+
     use super::*;
+
+    const FILTERS: [Filter; 5] = [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos, Filter::Box, Filter::Hamming];
 
     fn resize(image: &Image, size: (u32, u32), fit: Fit) -> Result<Image> {
         Resize { size, fit, short: None, filter: Filter::Bilinear }.apply(image.clone())
@@ -270,6 +324,85 @@ mod tests {
         assert_eq!(image.pixels, [2, 3, 4, 5, 10, 11, 12, 13, 18, 19, 20, 21, 26, 27, 28, 29]);
         let tall = grey(1, 4, [9, 50, 60, 9]);
         assert_eq!(resize(&tall, (1, 2), Fit::Crop).expect("resize").pixels, [50, 60]);
+    }
+
+    /// Noise, so that any difference between kernels shows.
+    fn noise(width: u32, height: u32, channels: u32) -> Image {
+        let mut random = Pcg32::seed_from_u64((width * height + channels).into());
+        let pixels = (0..width * height * channels).map(|_| (random.next_u32() >> 24) as u8).collect();
+        Image { width, height, channels, pixels }
+    }
+
+    #[test]
+    fn the_shorter_side_is_scaled_and_the_cut_rounds_half_to_even() {
+        let part = |width, height, size, short| {
+            Resize { size, fit: Fit::Crop, short, filter: Filter::Bilinear }.part(&grey(width, height, []))
+        };
+        // torchvision: Resize(256) of 500x333 is 384x256, CenterCrop(224) begins at 80, 16.
+        let scale = [500.0 / 384.0, 333.0 / 256.0];
+        let expected = [80.0 * scale[0], 16.0 * scale[1], 224.0 * scale[0], 224.0 * scale[1]];
+        assert_eq!(part(500, 333, (224, 224), Some(256)), expected);
+        // 7x4 to 4x4 leaves 3 pixels, of which round(1.5) = 2 are left of the cut; 5x4 leaves 1 and round(0.5) = 0.
+        assert_eq!(part(7, 4, (4, 4), None), [2.0, 0.0, 4.0, 4.0]);
+        assert_eq!(part(5, 4, (4, 4), None), [0.0, 0.0, 4.0, 4.0]);
+        // 2000x3 covers 8x2 at 1333x2 (1333.3 cut): the cut begins at round(662.5) = 662.
+        let scale = 2000.0 / 1333.0;
+        assert_eq!(part(2000, 3, (8, 2), None), [662.0 * 2000.0 / 1333.0, 0.0, 8.0 * scale, 3.0]);
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bytes() {
+        #[cfg(target_arch = "x86_64")]
+        let all = [CpuExtensions::None, CpuExtensions::Sse4_1, CpuExtensions::Avx2];
+        #[cfg(target_arch = "aarch64")]
+        let all = [CpuExtensions::None, CpuExtensions::Neon];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let all = [CpuExtensions::None];
+        for (filter, channels, size) in FILTERS
+            .into_iter()
+            .flat_map(|filter| [1, 3, 4].map(|channels| (filter, channels)))
+            .flat_map(|(filter, channels)| [(33, 21), (64, 64), (7, 150)].map(|size| (filter, channels, size)))
+        {
+            let image = noise(101, 67, channels);
+            let resize = Resize { size, fit: Fit::Crop, short: Some(150), filter };
+            let expected = resize.apply(image.clone()).expect("resize");
+            for extensions in all.into_iter().filter(CpuExtensions::is_supported) {
+                let mut kernels = Kernels::default();
+                // SAFETY: those that this processor has.
+                unsafe {
+                    kernels.resizer.set_cpu_extensions(extensions);
+                    kernels.alpha.set_cpu_extensions(extensions);
+                }
+                let part = resize.part(&image);
+                let pixels = match channels {
+                    1 => resize.scale_pixels::<U8>(&mut kernels, &image, part),
+                    3 => resize.scale_pixels::<U8x3>(&mut kernels, &image, part),
+                    _ => resize.scale_pixels::<U8x4>(&mut kernels, &image, part),
+                };
+                assert!(pixels.expect("resize") == expected.pixels, "{filter} {channels} {size:?} {extensions:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_cover_the_size_is_refused() {
+        let resize = |fit, short| Resize { size: (28, 20), fit, short: Some(short), filter: Filter::Box }.check();
+        assert!(resize(Fit::Crop, 28).is_ok());
+        for (fit, short) in [(Fit::Crop, 27), (Fit::Stretch, 28), (Fit::Pad, 28)] {
+            assert!(
+                matches!(resize(fit, short), Err(Error::Argument { argument: "resize short", .. })),
+                "{fit} {short}"
+            );
+        }
+        // What would take a terabyte if it were widened first.
+        let tall = resize_to((40_000, 4)).apply(grey(1, MAX_SIDE, vec![9; MAX_SIDE as usize])).expect("resize");
+        assert!(tall.pixels == [9; 160_000]);
+        let line = grey(MAX_SIDE + 1, 1, vec![0; MAX_SIDE as usize + 1]);
+        assert!(matches!(resize_to((4, 4)).apply(line), Err(Error::Argument { .. })));
+    }
+
+    fn resize_to(size: (u32, u32)) -> Resize {
+        Resize { size, fit: Fit::Stretch, short: None, filter: Filter::Bilinear }
     }
 
     #[test]
@@ -307,6 +440,9 @@ mod tests {
     fn names_are_read_back() {
         for fit in [Fit::Crop, Fit::Stretch, Fit::Pad] {
             assert_eq!(fit.to_string().parse::<Fit>().expect("name"), fit);
+        }
+        for filter in FILTERS {
+            assert_eq!(filter.to_string().parse::<Filter>().expect("name"), filter);
         }
         assert!("squash".parse::<Fit>().is_err());
     }

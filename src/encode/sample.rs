@@ -12,21 +12,27 @@ use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::progress::{Counter, Progress};
 
-/// The most images that patches are taken from.
-const MAX_IMAGES: usize = 8192;
+/// Images that patches are taken from, or as many more as it takes to get enough.
+const IMAGES: usize = 8192;
 
 /// Training patches for each codeword.
 const PER_CODEWORD: usize = 64;
 
-/// The most bytes that the training patches may take, with what training needs for each.
+/// The most bytes that the training patches may take, with what training needs for each, beyond the least number.
 const MAX_BYTES: usize = 256 << 20;
+
+/// Training patches for each codeword at least, whatever they take.
+const LEAST_PER_CODEWORD: usize = 2;
 
 /// Bytes that training needs for a patch beside the patch itself.
 const OVERHEAD: usize = 48;
 
-/// Random patches of random images, the same for the same seed: from min(8192, all) images equally many each,
-/// together as many as there are, at most 64 for each of `codewords`, and at most what takes 256 MiB with 48 bytes of
-/// working memory for each.
+/// Random patches of random images, the same for the same seed: equally many from each image, together 64 for each of
+/// `codewords`, but no more than take 256 MiB with 48 bytes of working memory for each, unless that is less than 2 for
+/// each codeword; fewer if there are fewer. The images are 8192, or as many more as have that many patches.
+///
+/// So codebooks of n codewords are trained in max(256 MiB, 2 n (l + 48)) bytes, for patches of l values, and what
+/// [`train`](super::train) needs for each codeword.
 pub(super) fn sample(
     source: &dyn Source,
     geometry: &Geometry,
@@ -36,8 +42,9 @@ pub(super) fn sample(
 ) -> Result<Vec<u8>> {
     let len = geometry.codeword_len();
     let mut random = Pcg64::seed_from_u64(options.seed);
-    let images = choose(&mut random, source.len(), MAX_IMAGES);
-    let target = codewords.saturating_mul(PER_CODEWORD).min(MAX_BYTES / (len + OVERHEAD));
+    let fit = (MAX_BYTES / (len + OVERHEAD)).max(codewords * LEAST_PER_CODEWORD);
+    let target = fit.min(codewords * PER_CODEWORD);
+    let images = choose(&mut random, source.len(), target.div_ceil(geometry.patches()).max(IMAGES));
     let each = target.div_ceil(images.len()).clamp(1, geometry.patches());
     let counter = Counter::new(progress, "sampling", images.len());
     let seeds: Vec<u64> = images.iter().map(|_| random.next_u64()).collect();
@@ -81,7 +88,7 @@ pub(super) fn sample(
 /// and Floyd, "A sample of brilliance", 1987).
 ///
 /// Written out, as `rand` may change what its own sampling returns from one version to the next.
-fn choose(random: &mut Pcg64, count: usize, most: usize) -> Vec<usize> {
+pub(super) fn choose(random: &mut Pcg64, count: usize, most: usize) -> Vec<usize> {
     if most >= count {
         return (0..count).collect();
     }

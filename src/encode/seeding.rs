@@ -2,7 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::projection::{DIMS, Projection, Signature};
+use super::projection::Projection;
+use super::spread::{Member, Spread};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
 
 /// Cuts the patches into at most `codewords` cells and returns the cell of each patch. Cells are numbered from 0.
 ///
@@ -10,32 +13,47 @@ use super::projection::{DIMS, Projection, Signature};
 /// search of deterministic methods for initializing k-means", 2007), and its codewords are shared out among the
 /// halves in proportion to (squared error)^(3/4): the asymptotically best shares are those of an exponent d / (d + 2)
 /// in d dimensions (Zador 1982). Exponents from 0.6 to 0.875 end within 0.03 dB of each other.
-pub(super) fn cells(patches: &[u8], len: usize, codewords: usize, projection: &Projection) -> Vec<u32> {
+///
+/// # Errors
+/// [`Error::Interrupted`] if `progress` says so.
+pub(super) fn cells(
+    patches: &[u8],
+    len: usize,
+    codewords: usize,
+    projection: &Projection,
+    progress: &dyn Progress,
+) -> Result<Vec<u32>> {
     let mut members: Vec<Member> = patches
         .par_chunks_exact(len)
         .zip(0..(patches.len() / len) as u32)
         .map(|(patch, index)| (projection.signature(patch), index))
         .collect();
     let mut owners = vec![0; members.len()];
-    cut(&mut members, 0, codewords, &mut owners);
+    cut(&mut members, 0, codewords, &mut owners, progress)?;
     let mut cells = vec![0; members.len()];
     for (&(_, index), cell) in members.iter().zip(owners) {
         cells[index as usize] = cell;
     }
-    cells
+    Ok(cells)
 }
-
-/// A patch's signature and number.
-type Member = (Signature, u32);
 
 /// Cuts `members` into at most `codewords` cells, numbered from `first`; `owners` takes the cell of each, in the
 /// order that the members are left in.
-fn cut(members: &mut [Member], first: u32, codewords: usize, owners: &mut [u32]) {
+fn cut(
+    members: &mut [Member],
+    first: u32,
+    codewords: usize,
+    owners: &mut [u32],
+    progress: &dyn Progress,
+) -> Result<()> {
+    if members.len() > 1 << 12 && progress.is_cancelled() {
+        return Err(Error::Interrupted);
+    }
     let spread = Spread::of(members);
     let (widest, error) = spread.widest();
     if codewords <= 1 || error == 0.0 {
         owners.fill(first);
-        return;
+        return Ok(());
     }
     let mean = spread.sums[widest].div_euclid(members.len() as i64);
     let mut left = 0;
@@ -54,62 +72,15 @@ fn cut(members: &mut [Member], first: u32, codewords: usize, owners: &mut [u32])
     // Halves without error of their own need one codeword each.
     let part = if total > 0.0 { shares[0] / total } else { 0.5 };
     let left_codewords = ((part * codewords as f64).round() as usize).clamp(1, codewords - 1);
-    let mut cut_left = || cut(left_members, first, left_codewords, left_owners);
-    let mut cut_right = || cut(right_members, first + left_codewords as u32, codewords - left_codewords, right_owners);
+    let mut cut_left = || cut(left_members, first, left_codewords, left_owners, progress);
+    let (right_first, right_codewords) = (first + left_codewords as u32, codewords - left_codewords);
+    let mut cut_right = || cut(right_members, right_first, right_codewords, right_owners, progress);
     if codewords > 64 {
-        rayon::join(cut_left, cut_right);
+        let (left, right) = rayon::join(cut_left, cut_right);
+        left.and(right)
     } else {
-        cut_left();
-        cut_right();
-    }
-}
-
-/// Sums over signatures, exact in integers.
-struct Spread {
-    count: i64,
-    sums: [i64; DIMS],
-    squares: [i64; DIMS],
-}
-
-impl Spread {
-    fn of(members: &[Member]) -> Self {
-        let zero = || Self { count: 0, sums: [0; DIMS], squares: [0; DIMS] };
-        let of_chunk = |chunk: &[Member]| {
-            let mut spread = zero();
-            spread.count = chunk.len() as i64;
-            for (signature, _) in chunk {
-                for (d, &value) in signature.iter().enumerate() {
-                    spread.sums[d] += i64::from(value);
-                    spread.squares[d] += i64::from(i32::from(value) * i32::from(value));
-                }
-            }
-            spread
-        };
-        if members.len() < 1 << 16 {
-            return of_chunk(members);
-        }
-        members.par_chunks(1 << 14).map(of_chunk).reduce(zero, |a, b| Self {
-            count: a.count + b.count,
-            sums: std::array::from_fn(|d| a.sums[d] + b.sums[d]),
-            squares: std::array::from_fn(|d| a.squares[d] + b.squares[d]),
-        })
-    }
-
-    /// The squared error of each coordinate if all are replaced by their mean.
-    fn errors(&self) -> [f64; DIMS] {
-        std::array::from_fn(|d| {
-            let (sum, count) = (i128::from(self.sums[d]), i128::from(self.count));
-            (i128::from(self.squares[d]) * count - sum * sum) as f64 / count as f64
-        })
-    }
-
-    fn error(&self) -> f64 {
-        self.errors().iter().sum()
-    }
-
-    /// The coordinate with the greatest error, and that error.
-    fn widest(&self) -> (usize, f64) {
-        self.errors().into_iter().enumerate().fold((0, 0.0), |best, next| if next.1 > best.1 { next } else { best })
+        cut_left()?;
+        cut_right()
     }
 }
 
@@ -120,7 +91,7 @@ mod tests {
     #[test]
     fn cells_follow_the_gaps() {
         let patches = [0, 1, 2, 250, 251, 2, 100, 103];
-        let cells = cells(&patches, 1, 3, &Projection::new(&patches, 1));
+        let cells = cells(&patches, 1, 3, &Projection::new(&patches, 1), &()).expect("cells");
         let together = |a: usize, b: usize| cells[a] == cells[b];
         assert!(together(0, 1) && together(1, 2) && together(2, 5));
         assert!(together(3, 4) && together(6, 7));
@@ -131,7 +102,7 @@ mod tests {
     #[test]
     fn equal_patches_stay_in_one_cell() {
         let patches = [[5; 48], [5; 48], [200; 48]].concat();
-        let cells = cells(&patches, 48, 100, &Projection::new(&patches, 48));
+        let cells = cells(&patches, 48, 100, &Projection::new(&patches, 48), &()).expect("cells");
         assert!(cells[0] == cells[1] && cells[0] != cells[2] && cells[2] < 100);
     }
 }

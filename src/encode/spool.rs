@@ -1,10 +1,11 @@
 //! Images on their way to an archive, kept in a file.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::picture::{Image, ReadOptions};
+use super::read_at::read_exact_at;
 use super::source::Source;
 use super::{EncodeOptions, bring_to_size};
 use crate::error::{Error, Result};
@@ -119,32 +120,9 @@ impl Source for Spool {
         self.captions.iter().any(Option::is_some)
     }
 
-    fn caption(&self, index: usize) -> Option<String> {
-        self.captions.get(index).cloned().flatten()
+    fn caption(&self, index: usize) -> Result<Option<String>> {
+        Ok(self.captions.get(index).cloned().flatten())
     }
-}
-
-/// Fills `bytes` from a place in a file; several threads may do so at once.
-#[cfg(unix)]
-fn read_exact_at(file: &File, bytes: &mut [u8], start: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, start)
-}
-
-/// Fills `bytes` from a place in a file; several threads may do so at once.
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut bytes: &mut [u8], mut start: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, bytes, start) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => {
-                bytes = &mut bytes[read..];
-                start += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub(crate) struct Header {
     pub labels: Option<Range<usize>>,
     /// CRC-32C of each index row.
     pub checksums: Option<Range<usize>>,
+    /// PSNR of each sample.
+    pub psnr: Option<Range<usize>>,
     pub captions: Option<Captions>,
     /// CRC-32C of every tensor but `indices`, by name; `None` in an archive that carries no checksums.
     pub integrity: Option<BTreeMap<String, u32>>,
@@ -65,13 +67,26 @@ impl Header {
         let count = samples as u64;
         let labels = tensors.optional(tensor::LABELS, "I64", &[count])?;
         let checksums = tensors.optional(tensor::CHECKSUMS, "U32", &[count])?;
+        let psnr = tensors.optional(tensor::PSNR, "F32", &[count])?;
         let captions = captions(&tensors, count)?;
         let classes = metadata
             .optional(key::CLASSES, "a JSON array of strings", |json| serde_json::from_str::<Vec<String>>(json).ok())?;
         let mean_psnr_db = metadata.optional(key::MEAN_PSNR_DB, "a finite number", |text| {
             text.parse::<f64>().ok().filter(|psnr| psnr.is_finite())
         })?;
-        Ok(Self { geometry, samples, vq, classes, mean_psnr_db, labels, checksums, captions, integrity, container })
+        Ok(Self {
+            geometry,
+            samples,
+            vq,
+            classes,
+            mean_psnr_db,
+            labels,
+            checksums,
+            psnr,
+            captions,
+            integrity,
+            container,
+        })
     }
 }
 

@@ -17,6 +17,8 @@ pub const FORMAT: &str = "qvq";
 pub const VERSION: &str = "1";
 /// Most codewords of a codebook (2^25).
 pub const MAX_CODEWORDS: usize = 1 << 25;
+/// The PSNR of a sample reproduced exactly, which has none, and the largest that is recorded, in dB.
+pub const MAX_PSNR_DB: f64 = 100.0;
 /// Longest header in bytes; the limit of the safetensors library.
 pub const MAX_HEADER_LEN: u64 = 100_000_000;
 
@@ -26,6 +28,7 @@ pub(crate) mod tensor {
     pub const INDICES: &str = "indices";
     pub const LABELS: &str = "labels";
     pub const CHECKSUMS: &str = "checksums";
+    pub const PSNR: &str = "psnr";
     pub const CAPTION_OFFSETS: &str = "captions.offsets";
     pub const CAPTION_BYTES: &str = "captions.bytes";
 }

@@ -12,7 +12,7 @@ use super::checksum::{self, crc32c};
 use super::container::LENGTH_PREFIX;
 use super::index::IndexWidth;
 use super::vq::Vq;
-use super::{FORMAT, MAX_CODEWORDS, VERSION, key, tensor};
+use super::{FORMAT, MAX_CODEWORDS, MAX_PSNR_DB, VERSION, key, tensor};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 
@@ -29,6 +29,8 @@ pub struct ArchiveSpec {
     pub labels: bool,
     /// Whether samples have captions.
     pub captions: bool,
+    /// Whether the PSNR of each sample is recorded.
+    pub psnr: bool,
     /// Names of the labels 0, 1, ...
     pub classes: Option<Vec<String>>,
     /// How many samples will probably be written. A wrong number costs one more pass over the index rows.
@@ -40,7 +42,7 @@ pub struct ArchiveSpec {
 }
 
 impl ArchiveSpec {
-    /// A specification without labels, captions and classes.
+    /// A specification without labels, captions, PSNR and classes.
     pub fn new(geometry: Geometry, codebook: Vec<u8>) -> Self {
         Self {
             geometry,
@@ -48,12 +50,25 @@ impl ArchiveSpec {
             index_width: None,
             labels: false,
             captions: false,
+            psnr: false,
             classes: None,
             samples: 0,
             encoder: concat!("kuat ", env!("CARGO_PKG_VERSION")).into(),
             metadata: BTreeMap::new(),
         }
     }
+}
+
+/// What is stored of a sample beside its indices.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SampleInfo<'a> {
+    /// Its label; `None` is stored as -1. Dropped if the specification has no labels.
+    pub label: Option<i64>,
+    /// Its caption; `None` is stored as an empty one. Dropped if the specification has no captions.
+    pub caption: Option<&'a str>,
+    /// The PSNR in dB of the decoded image against the one that was encoded, [`MAX_PSNR_DB`](super::MAX_PSNR_DB) for an
+    /// exact one. There must be one if the specification says so; dropped if not.
+    pub psnr_db: Option<f32>,
 }
 
 /// What an archive is written to.
@@ -77,7 +92,7 @@ impl Storage for Cursor<Vec<u8>> {
 
 /// Writes an archive: [`push`](Self::push) each sample, then [`finish`](Self::finish).
 ///
-/// Index rows go straight to the stream. Labels, checksums and captions stay in memory until the end: 12 bytes
+/// Index rows go straight to the stream. Labels, checksums, PSNR and captions stay in memory until the end: 16 bytes
 /// per sample, and 8 more and the text for captions.
 #[derive(Debug)]
 pub struct ArchiveWriter<W> {
@@ -88,6 +103,7 @@ pub struct ArchiveWriter<W> {
     header_end: u64,
     row: Vec<u8>,
     checksums: Vec<u32>,
+    psnr: Vec<f32>,
     labels: Vec<i64>,
     caption_offsets: Vec<u64>,
     caption_bytes: Vec<u8>,
@@ -148,6 +164,7 @@ impl<W: Storage> ArchiveWriter<W> {
             codewords,
             row: Vec::new(),
             checksums: Vec::with_capacity(spec.samples.min(1 << 24)),
+            psnr: Vec::new(),
             labels: Vec::new(),
             caption_offsets: vec![0],
             caption_bytes: Vec::new(),
@@ -155,7 +172,7 @@ impl<W: Storage> ArchiveWriter<W> {
             stream,
         };
         // The header comes first in the file and is known last: room for the longest it can become.
-        let longest = writer.header(u64::MAX, Some(f64::MIN), &Checksums::default(), &[[u64::MAX; 2]; 6]).len();
+        let longest = writer.header(u64::MAX, Some(f64::MIN), &Checksums::default(), &[[u64::MAX; 2]; 7]).len();
         writer.header_end = ((LENGTH_PREFIX + longest) as u64).next_multiple_of(8);
         let rows_start = writer.rows_start(writer.spec.samples as u64);
         writer.stream.seek(SeekFrom::Start(rows_start)).map_err(Error::Write)?;
@@ -173,13 +190,12 @@ impl<W: Storage> ArchiveWriter<W> {
         self.checksums.len()
     }
 
-    /// Adds a sample: one index per patch, row by row; a label (`None` is stored as -1) and a caption, which are
-    /// dropped if the specification has none.
+    /// Adds a sample: one index per patch, row by row, and what is stored beside them.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the number of indices is not the geometry's or an index is no codeword's;
-    /// [`Error::Write`] if the stream fails.
-    pub fn push(&mut self, indices: &[u32], label: Option<i64>, caption: Option<&str>) -> Result<()> {
+    /// [`Error::Argument`] if the number of indices is not the geometry's, an index is no codeword's, or the PSNR is
+    /// missing or out of range; [`Error::Write`] if the stream fails.
+    pub fn push(&mut self, indices: &[u32], info: SampleInfo) -> Result<()> {
         let patches = self.spec.geometry.patches();
         if indices.len() != patches {
             return Err(Error::Argument {
@@ -195,10 +211,11 @@ impl<W: Storage> ArchiveWriter<W> {
                 expected: format!("below {}, the number of codewords", self.codewords),
             });
         }
+        self.check_psnr(&info)?;
         self.row.clear();
         self.index_width.pack(indices, &mut self.row);
         self.stream.write_all(&self.row).map_err(Error::Write)?;
-        self.record(crc32c(&self.row), label, caption);
+        self.record(crc32c(&self.row), info);
         Ok(())
     }
 
@@ -206,15 +223,16 @@ impl<W: Storage> ArchiveWriter<W> {
     /// that is its CRC-32C. If it is not, nothing changes, and the row can be pushed.
     ///
     /// # Errors
-    /// [`Error::Write`] if the stream fails.
+    /// [`Error::Argument`] if the PSNR is missing or out of range; [`Error::Write`] if the stream fails.
     #[cfg(feature = "encode")]
-    pub(crate) fn adopt(&mut self, checksum: u32, label: Option<i64>, caption: Option<&str>) -> Result<bool> {
+    pub(crate) fn adopt(&mut self, checksum: u32, info: SampleInfo) -> Result<bool> {
+        self.check_psnr(&info)?;
         let row_len = self.index_width.row_len(self.spec.geometry.patches());
         let start = self.stream.stream_position().map_err(Error::Write)?;
         self.row.resize(row_len, 0);
         let read = self.stream.read_exact(&mut self.row);
         if read.is_ok() && crc32c(&self.row) == checksum {
-            self.record(checksum, label, caption);
+            self.record(checksum, info);
             return Ok(true);
         }
         match read {
@@ -223,15 +241,30 @@ impl<W: Storage> ArchiveWriter<W> {
         }
     }
 
+    fn check_psnr(&self, info: &SampleInfo) -> Result<()> {
+        let valid = info.psnr_db.is_some_and(|psnr| (0.0..=MAX_PSNR_DB as f32).contains(&psnr));
+        if valid || !self.spec.psnr {
+            return Ok(());
+        }
+        Err(Error::Argument {
+            argument: "PSNR of the sample",
+            found: info.psnr_db.map_or("none".into(), |psnr| format!("{psnr} dB")),
+            expected: format!("0 to {MAX_PSNR_DB} dB, as the specification says that it is recorded"),
+        })
+    }
+
     /// Notes what belongs to a row.
-    fn record(&mut self, checksum: u32, label: Option<i64>, caption: Option<&str>) {
+    fn record(&mut self, checksum: u32, info: SampleInfo) {
         self.checksums.push(checksum);
         if self.spec.labels {
-            self.labels.push(label.unwrap_or(-1));
+            self.labels.push(info.label.unwrap_or(-1));
         }
         if self.spec.captions {
-            self.caption_bytes.extend(caption.unwrap_or_default().bytes());
+            self.caption_bytes.extend(info.caption.unwrap_or_default().bytes());
             self.caption_offsets.push(self.caption_bytes.len() as u64);
+        }
+        if self.spec.psnr {
+            self.psnr.extend(info.psnr_db);
         }
     }
 
@@ -256,18 +289,21 @@ impl<W: Storage> ArchiveWriter<W> {
         move_bytes(&mut self.stream, written_at, start, len)?;
 
         let (labels, offsets) = (le_bytes(&self.labels), le_bytes(&self.caption_offsets));
-        let checksums = le_bytes(&self.checksums);
+        let (checksums, psnr) = (le_bytes(&self.checksums), le_bytes(&self.psnr));
         let offsets = if self.spec.captions { offsets } else { Vec::new() };
         let crcs = Checksums {
             labels: crc32c(&labels),
             caption_offsets: crc32c(&offsets),
             checksums: crc32c(&checksums),
+            psnr: crc32c(&psnr),
             codebook: crc32c(&self.spec.codebook),
             caption_bytes: crc32c(&self.caption_bytes),
         };
         let mut end = 0;
         let codebook_len = self.spec.codebook.len();
-        let lens = [labels.len(), offsets.len(), checksums.len(), len as usize, codebook_len, self.caption_bytes.len()];
+        let small = [&labels, &offsets, &checksums, &psnr];
+        let [labels, offsets, checksums, psnr] = small.map(Vec::len);
+        let lens = [labels, offsets, checksums, psnr, len as usize, codebook_len, self.caption_bytes.len()];
         let ranges = lens.map(|len| {
             let begin = end;
             end += len as u64;
@@ -287,9 +323,8 @@ impl<W: Storage> ArchiveWriter<W> {
         }
         self.stream.seek(SeekFrom::Start(0))?;
         self.stream.write_all(&(header.len() as u64).to_le_bytes())?;
-        for bytes in [&header, &labels, &offsets, &checksums] {
-            self.stream.write_all(bytes)?;
-        }
+        self.stream.write_all(&header)?;
+        small.into_iter().try_for_each(|bytes| self.stream.write_all(bytes))?;
         self.stream.seek(SeekFrom::End(0))?;
         self.stream.flush()
     }
@@ -298,12 +333,13 @@ impl<W: Storage> ArchiveWriter<W> {
     fn rows_start(&self, samples: u64) -> u64 {
         let labels = if self.spec.labels { 8 * samples } else { 0 };
         let offsets = if self.spec.captions { 8 * (samples + 1) } else { 0 };
-        self.header_end + labels + offsets + 4 * samples
+        let psnr = if self.spec.psnr { 4 * samples } else { 0 };
+        self.header_end + labels + offsets + 4 * samples + psnr
     }
 
     /// The header's JSON. Tensors stand in the file in the order of `ranges`: larger elements first, so that each
     /// tensor starts aligned to its element size.
-    fn header(&self, samples: u64, mean_psnr_db: Option<f64>, crcs: &Checksums, ranges: &[[u64; 2]; 6]) -> String {
+    fn header(&self, samples: u64, mean_psnr_db: Option<f64>, crcs: &Checksums, ranges: &[[u64; 2]; 7]) -> String {
         let geometry = &self.spec.geometry;
         let mut metadata = self.spec.metadata.clone();
         metadata.retain(|key, _| !key::ALL.contains(&key.as_str()) && !key.ends_with("_crc32c"));
@@ -328,7 +364,7 @@ impl<W: Storage> ArchiveWriter<W> {
             set(key::MEAN_PSNR_DB, format!("{:.4}", psnr.clamp(-1e9, 1e9)));
         }
 
-        let [labels, offsets, checksums, indices, codebook, caption_bytes] = *ranges;
+        let [labels, offsets, checksums, psnr, indices, codebook, caption_bytes] = *ranges;
         let patch = [geometry.patch_height(), geometry.patch_width(), geometry.channels()].map(|side| side as u64);
         let grid = [geometry.grid_height() as u64, geometry.grid_width() as u64];
         let words = self.index_width.row_len(geometry.patches()) as u64 / 4;
@@ -361,6 +397,9 @@ impl<W: Storage> ArchiveWriter<W> {
             tensor(tensor::CAPTION_BYTES, "U8", vec![bytes], caption_bytes, Some(crcs.caption_bytes));
         }
         tensor(tensor::CHECKSUMS, "U32", vec![samples], checksums, Some(crcs.checksums));
+        if self.spec.psnr {
+            tensor(tensor::PSNR, "F32", vec![samples], psnr, Some(crcs.psnr));
+        }
         tensor(tensor::INDICES, index_dtype, index_shape, indices, None);
         tensor(tensor::CODEBOOK, "U8", codebook_shape, codebook, Some(crcs.codebook));
         header.insert("__metadata__".into(), json!(metadata));
@@ -374,6 +413,7 @@ struct Checksums {
     labels: u32,
     caption_offsets: u32,
     checksums: u32,
+    psnr: u32,
     codebook: u32,
     caption_bytes: u32,
 }
@@ -388,15 +428,15 @@ trait LittleEndian {
 }
 
 macro_rules! little_endian {
-    ($($integer:ty)*) => {$(
-        impl LittleEndian for $integer {
+    ($($number:ty)*) => {$(
+        impl LittleEndian for $number {
             fn le_bytes(&self) -> impl IntoIterator<Item = u8> {
                 self.to_le_bytes()
             }
         }
     )*};
 }
-little_endian!(u32 u64 i64);
+little_endian!(u32 u64 i64 f32);
 
 /// Moves `len` bytes of a stream from one place to another that may overlap it.
 fn move_bytes(stream: &mut (impl Read + Write + Seek), from: u64, to: u64, len: u64) -> io::Result<()> {

@@ -3,6 +3,7 @@
 
 use std::io::Cursor;
 
+use kuat::SampleInfo;
 use kuat::{Archive, ArchiveSpec, ArchiveWriter, Dtype, Geometry, IndexWidth, Layout, Normalization, OutputSpec};
 
 /// One archive of the table.
@@ -121,7 +122,10 @@ pub fn archive(spec: ArchiveSpec, rows: &[Vec<u32>]) -> Archive<Vec<u8>> {
 pub fn archive_bytes(spec: ArchiveSpec, rows: &[Vec<u32>]) -> Vec<u8> {
     let mut writer = ArchiveWriter::new(Cursor::new(Vec::new()), spec).expect("a valid specification");
     for (i, row) in rows.iter().enumerate() {
-        writer.push(row, Some(i as i64 % 3), Some(&format!("caption {i}"))).expect("a valid row");
+        let caption = format!("caption {i}");
+        let info =
+            SampleInfo { label: Some(i as i64 % 3), caption: Some(&caption), psnr_db: Some(33.0 + i as f32 / 2.0) };
+        writer.push(row, info).expect("a valid row");
     }
     writer.finish(Some(33.25)).expect("memory does not fail").into_inner()
 }

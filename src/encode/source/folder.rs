@@ -1,67 +1,13 @@
-//! Where images come from.
+//! Folders of images.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
 
-use super::picture::{Image, ReadOptions};
+use super::{Source, is_hidden, is_image};
+use crate::encode::picture::{Image, ReadOptions};
 use crate::error::{Error, Result};
-
-/// Images in a fixed order, each perhaps with a label and a caption. They are read from several threads and more
-/// than once, and must be the same each time.
-pub trait Source: Sync {
-    /// How many images there are.
-    fn len(&self) -> usize;
-
-    /// Whether there are none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// What to call an image in messages.
-    fn name(&self, index: usize) -> String;
-
-    /// The pixels of an image in the channels asked for.
-    ///
-    /// # Errors
-    /// Any, if the image cannot be read.
-    fn read(&self, index: usize, options: &ReadOptions) -> Result<Image>;
-
-    /// Whether the same images can be read in another process, later: if not, an interrupted encoding cannot go on.
-    fn is_lasting(&self) -> bool {
-        true
-    }
-
-    /// Whether images have labels.
-    fn has_labels(&self) -> bool {
-        false
-    }
-
-    /// The label of an image.
-    fn label(&self, index: usize) -> Option<i64> {
-        let _ = index;
-        None
-    }
-
-    /// The names of the labels 0, 1, ...
-    fn classes(&self) -> Option<Vec<String>> {
-        None
-    }
-
-    /// Whether images have captions.
-    fn has_captions(&self) -> bool {
-        false
-    }
-
-    /// The caption of an image.
-    fn caption(&self, index: usize) -> Option<String> {
-        let _ = index;
-        None
-    }
-}
-
-const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "bmp"];
 
 /// A folder of images: one folder per class (torchvision's ImageFolder), or images alone.
 ///
@@ -110,20 +56,6 @@ impl Folder {
             (false, Some(example)) if !classes.is_empty() => Err(Error::MixedFolder { path: root, example }),
             _ => Ok(Self { root, images, classes: (!classes.is_empty()).then_some(classes) }),
         }
-    }
-
-    /// Calls the classes by other names, in the same order.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] if they are not as many.
-    pub fn rename_classes(&mut self, names: Vec<String>) -> Result<()> {
-        let classes = self.classes.as_ref().map_or(0, Vec::len);
-        if classes == 0 || classes != names.len() {
-            let found = format!("{} names", names.len());
-            return Err(Error::Argument { argument: "classes", found, expected: format!("{classes}, one per folder") });
-        }
-        self.classes = Some(names);
-        Ok(())
     }
 
     /// The path of an image.
@@ -198,15 +130,6 @@ fn sort_key<'a>(root: &Path, path: &'a Path) -> (&'a [u8], &'a [u8]) {
     (first, parts.as_path().as_os_str().as_encoded_bytes())
 }
 
-fn is_image(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|found| EXTENSIONS.iter().any(|known| found.eq_ignore_ascii_case(known)))
-}
-
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -249,18 +172,6 @@ mod tests {
             [("B/x.png", 0), ("a/x.bmp", 1), ("a.b/x.webp", 2), ("b/10.jpg", 3), ("b/2.PNG", 3), ("b/deep/1.jpeg", 3)];
         assert_eq!(listed(&folder), expected.map(|(name, label)| (name.to_string(), Some(label))));
         assert!(folder.has_labels());
-    }
-
-    #[test]
-    fn classes_can_be_renamed_one_by_one() {
-        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let files = folder_of(&["n01/1.png", "n02/1.png"]);
-        let mut folder = Folder::open(files.path()).expect("open");
-        folder.rename_classes(names(&["tench", "goldfish"])).expect("rename");
-        assert_eq!(folder.classes().expect("classes"), ["tench", "goldfish"]);
-        assert!(matches!(folder.rename_classes(names(&["tench"])), Err(Error::Argument { .. })));
-        let mut flat = Folder::open(files.path().join("n01")).expect("open");
-        assert!(flat.rename_classes(Vec::new()).is_err() && flat.rename_classes(names(&["a"])).is_err());
     }
 
     #[test]
