@@ -24,7 +24,7 @@ TARGET = Path("target/quality")
 CODEBOOKS = {2: (256, 4096, 65_536), 4: (256, 4096, 65_536), 8: (256, 4096)}
 # Of the images that no codebook was trained on, at most so many are measured.
 MEASURED = 100
-JPEG = 5, 10, 20, 35, 50, 65, 80, 90, 95
+JPEG = 5, 10, 20, 35, 50, 65, 80, 90, 95, 98, 100
 WEBP = 0, 20, 50, 75, 90
 MEANS = "bytes_per_image", "psnr_db", "ssim"
 
