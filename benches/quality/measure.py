@@ -20,20 +20,20 @@ import kuat
 
 RESULTS = collect.RESULTS
 TARGET = Path("target/quality")
-PATCHES = 2, 4, 8
-CODEBOOKS = 256, 4096, 65_536
+# Codewords for each side of a patch.
+CODEBOOKS = {2: (256, 4096, 65_536), 4: (256, 4096, 65_536), 8: (256, 4096)}
 # Of the images that no codebook was trained on, at most so many are measured.
 MEASURED = 100
-JPEG = 5, 10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95
-WEBP = 0, 10, 25, 50, 70, 80, 90, 95
+JPEG = 5, 10, 20, 35, 50, 65, 80, 90, 95, 98, 100
+WEBP = 0, 20, 50, 75, 90
 MEANS = "bytes_per_image", "psnr_db", "ssim"
 
 
-def measure(name, folder, size):
-    """Measures every codec on the same images, and writes the rows."""
-    start = time.monotonic()
+def measure(name, folder, size, most=None):
+    """Measures every codec on the same images, at most so many from all over the folder, and writes the rows."""
+    began = time.monotonic()
     work = TARGET / name
-    images = prepare(folder, work / "pixels", size)
+    images = prepare(folder, work / "pixels", size, most)
     print(f"{name}: {len(images)} images", file=sys.stderr)
     # Every other image trains codebooks for the rest.
     trained, others = images[::2], images[1::2]
@@ -42,8 +42,8 @@ def measure(name, folder, size):
     with multiprocessing.Pool(len(os.sched_getaffinity(0)), start, (others[chosen],)) as pool:
         rows += [coded(pool, len(chosen), "JPEG 4:2:0", quality) for quality in JPEG]
         rows += [coded(pool, len(chosen), "WebP", quality) for quality in WEBP]
-        for patch in PATCHES:
-            for codewords in CODEBOOKS:
+        for patch, codebooks in CODEBOOKS.items():
+            for codewords in codebooks:
                 options = {"size": size, "patch": patch, "progress": False}
                 path = work / f"{patch}-{codewords}.qvq"
                 # On the images it encodes, as one does; and on the others, as further images would fare.
@@ -60,7 +60,7 @@ def measure(name, folder, size):
                     rows.append(archived(pool, archive, patch, on, archive.decode_batch(ids, device="cpu")))
                     print(f"{name}: {rows[-1]}", file=sys.stderr)
         # An archive of 2x2 patches and 16 bits takes as many bytes as BC1.
-        rows += full_size(work / f"2-{CODEBOOKS[-1]}.qvq", work / "pixels", [2 * i + 1 for i in chosen])
+        rows += full_size(work / f"2-{max(CODEBOOKS[2])}.qvq", work / "pixels", [2 * i + 1 for i in chosen])
     facts = {
         "kuat": kuat.__version__,
         "Pillow": PIL.__version__,
@@ -70,7 +70,7 @@ def measure(name, folder, size):
     }
     moment = provenance.moment()
     result = {"set": name, "size": size, "images": len(images), "measured": len(chosen), "versions": facts, **moment}
-    result["seconds"] = round(time.monotonic() - start)
+    result["seconds"] = round(time.monotonic() - began)
     path = RESULTS / f"quality-{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join("    " + json.dumps(row) for row in rows)
@@ -78,15 +78,17 @@ def measure(name, folder, size):
     path.write_text(f'{head},\n  "rows": [\n{lines}\n  ]\n}}\n')
 
 
-def prepare(folder, target, size):
+def prepare(folder, target, size, most):
     """The images at one size, as an array and as PNG files: portraits are laid on their side, then the shorter side is
     brought to the size and the centre cut out, unless the image has the size."""
     target.mkdir(parents=True, exist_ok=True)
     for old in target.iterdir():
         old.unlink()
     suffixes = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in suffixes)
+    count = min(len(paths), most or len(paths))
     images = []
-    for path in sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in suffixes):
+    for path in (paths[i * len(paths) // count] for i in range(count)):
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file).convert("RGB")
         if size[0] > size[1] and image.height > image.width:

@@ -1,6 +1,7 @@
 """Results as a page of Markdown."""
 
 import math
+import textwrap
 
 from report.page import number, table
 
@@ -19,15 +20,15 @@ def head(results):
     lines = [line for result in results for line in beside(result)]
     better = sum(line["psnr_db"] < line["jpeg_psnr_db"] for line in lines)
     ssim = sum(line["ssim"] < line["jpeg_ssim"] for line in lines)
-    return f"""
+    return wrapped(f"""
 # Quality
 
 What vector quantisation loses, beside other codecs: PSNR and SSIM over bytes per image. `make quality` makes this
 page.
 
 **Where JPEG is better.** At equal bytes, JPEG has the higher PSNR in {share(better, lines)} of the comparisons below,
-and the higher SSIM in {share(ssim, lines)}. {gaps(lines)} WebP is better still. Whoever wants the smallest files for a
-quality, or the best quality for a size, should keep JPEG or WebP.
+and the higher SSIM in {share(ssim, lines)}. {gaps(lines)} {webp(results)}Whoever wants the smallest files
+for a quality, or the best quality for a size, should keep JPEG or WebP.
 
 **What kuat's bytes buy.** An index row is decoded by looking up its patches, without entropy decoding or a transform,
 in the same time for every image, on any processor and any GPU: 6 to 18 times the images per second of libjpeg-turbo on
@@ -36,10 +37,15 @@ BC1, which GPUs decode by themselves, is as simple, but its rate is fixed; kuat'
 {bc1(results)}
 
 **The codebook counts.** It is stored once, so what it adds to an image depends on the number of images: 65,536
-codewords of 4x4 pixels are 3.1 MB, 3,259 bytes for each of 965 images, 2 bytes for each of 1.3 million. Below, an index
+codewords of 4x4 pixels are 3.1 MB, 3,146 bytes for each of 1,000 images, 2 for each of 1.3 million. Below, an index
 row's bytes are held against a codebook that was trained on *other* images, as it is when a data set is large, and the
 whole file's bytes against one trained on the *same* images, which is better and must be paid for by these few.
-"""
+""")
+
+
+def wrapped(text):
+    """Paragraphs, their lines filled."""
+    return "\n\n".join(textwrap.fill(part, 120, break_on_hyphens=False) for part in text.strip().split("\n\n"))
 
 
 def share(count, lines):
@@ -51,12 +57,29 @@ def gaps(lines):
     return f"The difference is {min(found):.1f} to {max(found):.1f} dB."
 
 
+def webp(results):
+    """How WebP does beside JPEG."""
+    pairs = [
+        (row["psnr_db"], interpolated(of(result, JPEG), "bytes_per_image", "psnr_db", row["bytes_per_image"]))
+        for result in results
+        for row in of(result, "WebP")
+    ]
+    pairs = [(webp, jpeg) for webp, jpeg in pairs if jpeg is not None]
+    if not pairs:
+        return ""
+    return f"WebP has a higher PSNR than JPEG in {share(sum(a > b for a, b in pairs), pairs)} of its rows. "
+
+
+def of(result, codec):
+    return [row for row in result["rows"] if row["codec"] == codec]
+
+
 def bc1(results):
     """How kuat's nearest row does beside BC1."""
     said = []
     for result in results:
         rows = result["rows"]
-        for other in (row for row in rows if row["codec"] == "BC1"):
+        for other in of(result, "BC1"):
             ours = [
                 row
                 for row in rows
@@ -92,9 +115,9 @@ def scale(column, value):
 
 def beside(result):
     """kuat's rows with JPEG at equal bytes, and the bytes that JPEG takes for equal PSNR, where its qualities reach."""
-    jpeg = [row for row in result["rows"] if row["codec"] == JPEG]
+    jpeg = of(result, JPEG)
     lines = []
-    for row in (row for row in result["rows"] if row["codec"] == "kuat"):
+    for row in of(result, "kuat"):
         size = row["bytes_per_image" if row["trained_on"] == "other images" else "file_bytes_per_image"]
         psnr, ssim = (interpolated(jpeg, "bytes_per_image", key, size) for key in ("psnr_db", "ssim"))
         if psnr is not None:
@@ -152,7 +175,7 @@ def details(result, picture):
 
 {table(header, lines)}
 
-Rows of fewer bytes than JPEG of quality 5, or more than of quality 95, have nothing to stand beside and are left out.
+Rows of fewer bytes than JPEG of quality 5, or more than of quality 100, have nothing to stand beside and are left out.
 
 <details><summary>All {len(every)} rows</summary>
 
