@@ -86,7 +86,8 @@ impl Default for EncodeOptions {
 /// Where codewords come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Codebook {
-    /// At most so many are trained on the images; there are fewer if fewer reproduce every training patch.
+    /// At most so many are trained on the images; there are fewer if fewer reproduce every training patch. Training n
+    /// codewords of l values takes about max(256 MiB, 2 n (l + 48)) + n (2 l + 120) bytes of memory.
     Train(usize),
     /// These: one after another, each patch height x patch width x channels values.
     Given(Vec<u8>),
