@@ -46,13 +46,14 @@ fn measure<const L: usize>(source: &Folder, patch: usize, codewords: usize) -> R
     let kiddo = kd_tree(codewords)?;
     let products = Products::new(codewords);
     let sums = Sums::new(codewords);
-    // With how many rows of patches each is measured: about as long for all.
+    // With how many rows of patches each is measured: half a second at most.
+    let few = if L > 12 { 8 } else { 256 };
     let ways: [(&str, usize, Search); 5] = [
         ("kuat", 1024, Box::new(|patches, distances| in_kuat(&kuat, L, patches, distances))),
-        ("brute force", 16, Box::new(|patches, distances| brute_force(codewords, patches, distances))),
-        ("kiddo", 16, Box::new(|patches, distances| in_kd_tree(&kiddo, patches, distances))),
-        ("matrix product", 64, Box::new(|patches, distances| products.search(patches, distances))),
-        ("ordered sums", 32, Box::new(|patches, distances| sums.search(patches, distances))),
+        ("brute force", 8, Box::new(|patches, distances| brute_force(codewords, patches, distances))),
+        ("kiddo", few, Box::new(|patches, distances| in_kd_tree(&kiddo, patches, distances))),
+        ("matrix product", 16, Box::new(|patches, distances| products.search(patches, distances))),
+        ("ordered sums", few, Box::new(|patches, distances| sums.search(patches, distances))),
     ];
     let found = |search: &Search, patches: &[u8]| {
         let mut distances = vec![0; patches.len() / L];

@@ -145,7 +145,8 @@ impl Default for EncodeOptions {
 /// Where codewords come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Codebook {
-    /// At most so many are trained on the images; there are fewer if fewer reproduce every training patch.
+    /// At most so many are trained on the images; there are fewer if fewer reproduce every training patch. Training n
+    /// codewords of l values takes about max(256 MiB, 2 n (l + 48)) + n (2 l + 120) bytes of memory.
     Train(usize),
     /// As many as it takes, up to 2^25, so that no value of a decoded image differs from the resized one by more than
     /// this; 0 reproduces every image exactly. All images are read twice. Finding the codewords takes 4 times a patch's
