@@ -104,7 +104,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(10);
 /// Memory does not grow with the number of images but for 16 bytes each, 8 more and the text for captions, and what
 /// the source itself keeps of an image. Beside that it takes up to 256 MiB for training patches (sampling and training)
 /// or for indices (encoding), for each codeword its bytes and about 48 for the search, and for each thread one image
-/// as it is decoded and resized.
+/// as it is decoded and resized. A search on a GPU takes up to 256 MiB for the images that are searched for together
+/// and for those that come next.
 ///
 /// # Errors
 /// [`Error::Geometry`] or [`Error::Argument`] for options out of range; with [`OnError::Fail`] the error of an image
