@@ -34,7 +34,7 @@ override WORKGROUP_SIZE: u32 = 128u;
 // Words and quads of a codeword.
 override WORDS: u32 = 3u;
 override QUADS: u32 = 1u;
-// Codewords of a tile: at most 512 quads and 2^PLACE_BITS; for `long_patches` a multiple of 8.
+// Codewords of a tile, a multiple of 8: at most 512 quads, and 2^PLACE_BITS.
 override TILE: u32 = 512u;
 // So many that no key leaves the 31 bits of an i32.
 override PLACE_BITS: u32 = 9u;
@@ -211,6 +211,13 @@ fn short_product(a: Short, b: Short) -> u32 {
     return sum;
 }
 
+// The keys of a codeword of the tile with four patches.
+fn short_keys(place: u32, p: Short, q: Short, r: Short, s: Short) -> vec4<i32> {
+    let c = short_codeword(place);
+    let products = vec4<u32>(short_product(p, c), short_product(q, c), short_product(r, c), short_product(s, c));
+    return keys_of(keys_at_zero[place], products);
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn short_patches(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     var four = four_at(workgroup.x, lane);
@@ -223,10 +230,11 @@ fn short_patches(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_inv
     for (var first = params.first_codeword; first < params.end_codeword; first += TILE) {
         load_tile(first, lane);
         var keys = vec4<i32>(NO_KEY);
-        for (var place = 0u; place < TILE; place++) {
-            let c = short_codeword(place);
-            let products = vec4<u32>(short_product(p, c), short_product(q, c), short_product(r, c), short_product(s, c));
-            keys = min(keys, keys_of(keys_at_zero[place], products));
+        for (var place = 0u; place < TILE; place += 4u) {
+            keys = min(keys, short_keys(place, p, q, r, s));
+            keys = min(keys, short_keys(place + 1u, p, q, r, s));
+            keys = min(keys, short_keys(place + 2u, p, q, r, s));
+            keys = min(keys, short_keys(place + 3u, p, q, r, s));
         }
         four = merged(four, squares, keys, first);
     }

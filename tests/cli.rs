@@ -365,6 +365,32 @@ fn a_file_that_is_no_picture_fails_or_is_skipped_and_named() {
 }
 
 #[test]
+fn a_manifest_is_a_source_and_what_an_archive_is_compared_with() {
+    let scene = Scene::new();
+    let rows = ["cats/00.png,cat,one", "dogs/07.png,dog,\"two, three\"", "cats/01.png,cat,"];
+    std::fs::write(scene.path("photos/list.csv"), format!("path,label,caption\n{}\n", rows.join("\n")))
+        .expect("written");
+    let options = ["--size", "32x24", "--resize-short", "40", "--filter", "lanczos", "--codebook", "5000"];
+    let encode = [&["encode", "photos/list.csv", "-o", "a.qvq"][..], &options].concat();
+    let summary = scene.json(&encode);
+    assert_eq!((&summary["samples"], &summary["mean_psnr_db"]), (&3.into(), &100.0.into()));
+    assert_eq!(summary["classes"], serde_json::json!(["cat", "dog"]));
+    let archive = kuat::Archive::open(scene.path("a.qvq")).expect("an archive");
+    assert_eq!(archive.caption(1).expect("a caption"), Some("two, three"));
+    assert_eq!(archive.labels().expect("labels").collect::<Vec<_>>(), [0, 1, 0]);
+    // Nothing was lost, so the difference is even grey if the originals are prepared as they were encoded.
+    scene.json(&["sheet", "a.qvq", "-o", "sheet.png", "--against", "photos/list.csv"]);
+    let sheet = pixels(&scene.path("sheet.png"));
+    let (zoom, gap) = (160 / 32, 4);
+    let below = gap + 2 * (24 * zoom + gap);
+    assert!((0..32 * zoom).all(|x| sheet.get_pixel(gap + x, below + 12 * zoom).0 == [128; 3]));
+    assert!(scene.fails(2, &[&encode[..], &["--max-pixels", "5599"]].concat()).contains("80x70 pixels"));
+    std::fs::write(scene.path("photos/list.csv"), "name\na.png\n").expect("written");
+    assert!(scene.fails(2, &encode).contains("list.csv, line 1"));
+    assert!(scene.fails(2, &["encode", "photos/cats/00.png", "-o", "b.qvq"]).contains("expected a folder"));
+}
+
+#[test]
 fn the_other_channel_counts_encode_and_decode() {
     let scene = Scene::new();
     for channels in ["1", "4"] {
@@ -373,6 +399,62 @@ fn the_other_channel_counts_encode_and_decode() {
         let picture = image::open(scene.path(channels).join("000005.png")).expect("a picture");
         assert_eq!(picture.color().channel_count().to_string(), channels);
     }
+}
+
+#[test]
+fn quality_size_or_another_archive_decide_on_the_codebook() {
+    let scene = Scene::new();
+    let encode = |more: &[&str]| scene.json(&[&["encode", "photos", "-o", "a.qvq", "--size", "32"], more].concat());
+    let good = encode(&["--psnr", "33"]);
+    assert!((33.0..100.0).contains(&good["mean_psnr_db"].as_f64().expect("dB")), "{good}");
+    assert_eq!(good["patch"], good["chosen"]["patch"]);
+    assert!(good["trials"].as_array().expect("a list").contains(&good["chosen"]), "{good}");
+    let small = encode(&["--target-bytes", "9k"]);
+    let len = std::fs::metadata(scene.path("a.qvq")).expect("a file").len();
+    assert!(len <= 9000 && small["file_len"] == len, "{small}");
+    assert_eq!(encode(&["--target-bytes", "20000", "--patch", "4x2"])["patch"], serde_json::json!([4, 2]));
+
+    // The other archive's sizes hold where none are given.
+    scene.json(&["encode", "photos/dogs", "-o", "b.qvq", "--codebook-from", "a.qvq"]);
+    let [a, b] = ["a.qvq", "b.qvq"].map(|path| kuat::Archive::open(scene.path(path)).expect("opens"));
+    assert!(a.codebook() == b.codebook() && a.geometry() == b.geometry());
+    let wrong = scene.fails(2, &["encode", "photos", "-o", "c.qvq", "--codebook-from", "a.qvq", "--patch", "5"]);
+    assert!(wrong.contains("codebook"), "{wrong}");
+    for more in [
+        &["--psnr", "101"][..],
+        &["--target-bytes", "100"],
+        &["--target-bytes", "1T"],
+        &["--codebook", "3", "--psnr", "30"],
+    ] {
+        scene.fails(2, &[&["encode", "photos", "-o", "c.qvq", "--size", "32"], more].concat());
+    }
+    assert!(!scene.path("c.qvq").exists() && !scene.path("c.qvq.partial").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_encoding_leaves_the_archive_that_was_there() {
+    let scene = Scene::new();
+    let arguments = ["encode", "photos", "-o", "a.qvq", "--size", "512", "--patch", "2", "--codebook", "20000"];
+    std::fs::write(scene.path("a.qvq"), "an older archive").expect("written");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kuat"))
+        .args(arguments)
+        .current_dir(scene.folder.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the command starts");
+    let begun = Instant::now();
+    while !scene.path("a.qvq.partial/journal").exists() && begun.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    assert_eq!(std::fs::read(scene.path("a.qvq")).expect("read"), b"an older archive");
+    // What there is of it is too little to be resumed, and in nobody's way.
+    let quick = ["encode", "photos", "-o", "a.qvq", "--size", "32", "--codebook", "64"];
+    scene.json(&quick);
+    assert!(!scene.path("a.qvq.partial").exists());
+    scene.json(&["verify", "a.qvq", "--against", "photos"]);
 }
 
 #[test]

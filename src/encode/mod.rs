@@ -148,7 +148,9 @@ pub enum Codebook {
     /// At most so many are trained on the images; there are fewer if fewer reproduce every training patch.
     Train(usize),
     /// As many as it takes, up to 2^25, so that no value of a decoded image differs from the resized one by more than
-    /// this; 0 reproduces every image exactly.
+    /// this; 0 reproduces every image exactly. All images are read twice. Finding the codewords takes 4 times a patch's
+    /// bytes and 20 more for each distinct patch left by uniform quantisation to the same bound, of which at most
+    /// 2^25 x 1.5 are kept at a time, whatever the number of images.
     MaxError(u8),
     /// These: one after another, each patch height x patch width x channels values.
     Given(Vec<u8>),

@@ -208,8 +208,8 @@ impl Resize {
             let mut whole = TypedImage::<P>::from_buffer(image.width, image.height, pixels.to_mut())?;
             kernels.alpha.multiply_alpha_inplace_typed(&mut whole)?;
         }
-        // Pillow scales rows first, then columns; where filters overshoot, the order shows. Only the rows that are
-        // looked at.
+        // Rows first, then columns, as Pillow does it (from version 13 on only if the height does not shrink much more
+        // than the width): where filters overshoot, the order shows. Only the rows that are looked at.
         let margin = SUPPORT * (height / f64::from(down)).max(1.0) + 1.0;
         let first = (top - margin).floor().max(0.0);
         let rows = (top + height + margin).ceil().min(image.height.into()) - first;
@@ -339,15 +339,15 @@ mod tests {
             Resize { size, fit: Fit::Crop, short, filter: Filter::Bilinear }.part(&grey(width, height, []))
         };
         // torchvision: Resize(256) of 500x333 is 384x256, CenterCrop(224) begins at 80, 16.
-        let scale = [500.0 / 384.0, 333.0 / 256.0];
-        let expected = [80.0 * scale[0], 16.0 * scale[1], 224.0 * scale[0], 224.0 * scale[1]];
-        assert_eq!(part(500, 333, (224, 224), Some(256)), expected);
+        let scaled = |places: [f64; 2], from: f64, to: f64| places.map(|place| place * from / to);
+        let ([left, width], [top, height]) = (scaled([80.0, 224.0], 500.0, 384.0), scaled([16.0, 224.0], 333.0, 256.0));
+        assert_eq!(part(500, 333, (224, 224), Some(256)), [left, top, width, height]);
         // 7x4 to 4x4 leaves 3 pixels, of which round(1.5) = 2 are left of the cut; 5x4 leaves 1 and round(0.5) = 0.
         assert_eq!(part(7, 4, (4, 4), None), [2.0, 0.0, 4.0, 4.0]);
         assert_eq!(part(5, 4, (4, 4), None), [0.0, 0.0, 4.0, 4.0]);
         // 2000x3 covers 8x2 at 1333x2 (1333.3 cut): the cut begins at round(662.5) = 662.
-        let scale = 2000.0 / 1333.0;
-        assert_eq!(part(2000, 3, (8, 2), None), [662.0 * 2000.0 / 1333.0, 0.0, 8.0 * scale, 3.0]);
+        let [left, width] = scaled([662.0, 8.0], 2000.0, 1333.0);
+        assert_eq!(part(2000, 3, (8, 2), None), [left, 0.0, width, 3.0]);
     }
 
     #[test]

@@ -42,10 +42,8 @@ pub(super) fn sample(
 ) -> Result<Vec<u8>> {
     let len = geometry.codeword_len();
     let mut random = Pcg64::seed_from_u64(options.seed);
-    let fit = (MAX_BYTES / (len + OVERHEAD)).max(codewords * LEAST_PER_CODEWORD);
-    let target = fit.min(codewords * PER_CODEWORD);
-    let images = choose(&mut random, source.len(), target.div_ceil(geometry.patches()).max(IMAGES));
-    let each = target.div_ceil(images.len()).clamp(1, geometry.patches());
+    let (most, each) = amounts(geometry, source.len(), codewords);
+    let images = choose(&mut random, source.len(), most);
     let counter = Counter::new(progress, "sampling", images.len());
     let seeds: Vec<u64> = images.iter().map(|_| random.next_u64()).collect();
     let mut sampled = Vec::new();
@@ -82,6 +80,14 @@ pub(super) fn sample(
         Some(first) if sampled.is_empty() => Err(Error::AllSkipped { files: images.len(), first }),
         _ => Ok(sampled),
     }
+}
+
+/// How many of so many images are taken, and how many patches of each.
+fn amounts(geometry: &Geometry, images: usize, codewords: usize) -> (usize, usize) {
+    let fit = MAX_BYTES / (geometry.codeword_len() + OVERHEAD);
+    let patches = (codewords * PER_CODEWORD).min(fit.max(codewords * LEAST_PER_CODEWORD));
+    let images = images.min(patches.div_ceil(geometry.patches()).max(IMAGES));
+    (images, patches.div_ceil(images).clamp(1, geometry.patches()))
 }
 
 /// `most` numbers below `count`, or all, in ascending order, each set equally likely (Floyd's algorithm: Bentley
@@ -125,6 +131,25 @@ mod tests {
         // 3000 each; the standard deviation is 46.
         assert!(times.iter().all(|&times| (2750..3250).contains(&times)), "{times:?}");
         assert_eq!(choose(&mut random, 3, 5), [0, 1, 2]);
+    }
+
+    #[test]
+    fn large_codebooks_get_two_patches_for_each_codeword() {
+        let geometry = Geometry::new((224, 224), 3, (2, 2)).expect("valid");
+        let patches = |images, codewords| {
+            let (images, each) = amounts(&geometry, images, codewords);
+            (images, images * each)
+        };
+        // 64 for each codeword; what 256 MiB hold; two for each; all that there are.
+        assert_eq!(patches(1_000_000, 1 << 10), (8192, 1 << 16));
+        let (images, found) = patches(1_000_000, 1 << 20);
+        assert!(images == 8192 && found.abs_diff((256 << 20) / 60) < 8192);
+        let (images, found) = patches(1_000_000, 1 << 25);
+        assert!(images == 8192 && found.abs_diff(1 << 26) < 8192);
+        assert_eq!(patches(100, 1 << 25), (100, 100 * 12_544));
+        // Small images: more of them.
+        let geometry = Geometry::new((32, 32), 3, (2, 2)).expect("valid");
+        assert_eq!(amounts(&geometry, 1_000_000, 1 << 25), (262_144, 256));
     }
 
     #[test]

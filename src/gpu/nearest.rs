@@ -33,16 +33,16 @@ const MOST_PATCHES: u64 = 1 << 19;
 const MOST_BYTES: u64 = 64 << 20;
 
 /// Products of words that one dispatch computes. A GPU that makes ten thousand million a second, as slow as any, is done
-/// within a second, which is half of what Windows allows before it resets the driver; one a thousand times as fast takes a
-/// millisecond, beside which submitting is nothing.
-const WORK: u64 = 1 << 33;
+/// in a fifth of a second, a tenth of what Windows allows before it resets the driver; one a thousand times as fast takes as
+/// long as several submissions; a software adapter half a minute, well before it is taken to hang.
+const WORK: u64 = 1 << 31;
 
 /// Turns of loops that an invocation makes at most. Lavapipe and Mesa's OpenGL on the processor leave every loop once they
 /// have counted 65,535 in an invocation (`LP_MAX_TGSI_LOOP_ITERATIONS`), and tell nobody.
 const TURNS: usize = 1 << 15;
 
 /// Dispatches that are submitted and not waited for.
-const IN_FLIGHT: usize = 3;
+const IN_FLIGHT: usize = 2;
 
 /// The uniform buffer, as `Params` in the shader.
 #[repr(C)]
@@ -70,8 +70,7 @@ impl Shape {
     fn new(len: usize) -> Self {
         // Scores are at most 255^2 for each value, above and below zero.
         let place_bits = (i32::MAX as usize / (255 * 255 * len + 1)).ilog2().min(TILE_QUADS.ilog2());
-        let most = (TILE_QUADS / len.div_ceil(QUAD)).min(1 << place_bits);
-        let tile = if len > SHORT { most / 8 * 8 } else { most };
+        let tile = (TILE_QUADS / len.div_ceil(QUAD)).min(1 << place_bits) / 8 * 8;
         Self { len, place_bits, tile }
     }
 
@@ -87,7 +86,7 @@ impl Shape {
     fn turns(&self, workgroup_size: u32) -> usize {
         let (quads, tile, lanes) = (self.quads(), self.tile, workgroup_size as usize);
         let load = (tile * quads).div_ceil(lanes) + tile.div_ceil(lanes) * (quads + 1);
-        let compare = if self.len > SHORT { tile / 8 * (quads + 1) } else { tile };
+        let compare = if self.len > SHORT { tile / 8 * (quads + 1) } else { tile / 4 };
         load + compare + 1
     }
 
