@@ -12,7 +12,7 @@ def parsed(path):
     data = Path(path).read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
-    dtypes = {"U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I64": "<i8"}
+    dtypes = {"U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "I64": "<i8", "F32": "<f4"}
     metadata = header.pop("__metadata__")
     tensors = {}
     for name, tensor in header.items():
