@@ -23,7 +23,7 @@ pub struct SamplePsnr {
     /// The sample's number.
     pub sample: usize,
     /// Its PSNR in dB.
-    pub psnr_db: f32,
+    pub psnr_db: f64,
 }
 
 /// A bar of a histogram.
@@ -44,7 +44,7 @@ pub struct LedgerSummary {
     /// The mean of all samples in dB.
     pub mean_db: f64,
     /// One sample of a hundred has this PSNR in dB or less.
-    pub first_percentile_db: f32,
+    pub first_percentile_db: f64,
     /// The worst samples, the worst first.
     pub worst: Vec<SamplePsnr>,
     /// How the samples spread.
@@ -70,16 +70,16 @@ impl Ledger {
     }
 
     /// The smallest PSNR in dB that at least `percent` of a hundred samples do not exceed (the nearest-rank percentile).
-    pub fn percentile(&self, percent: f64) -> f32 {
+    pub fn percentile(&self, percent: f64) -> f64 {
         let samples = self.psnr_db.len();
         let rank = (percent / 100.0 * samples as f64).ceil().clamp(1.0, samples as f64) as usize;
-        *self.psnr_db.clone().select_nth_unstable_by(rank - 1, f32::total_cmp).1
+        (*self.psnr_db.clone().select_nth_unstable_by(rank - 1, f32::total_cmp).1).into()
     }
 
     /// The `count` worst samples, or all if there are fewer: the worst first, of equals the lower number.
     pub fn worst(&self, count: usize) -> Vec<SamplePsnr> {
         let order = |a: &SamplePsnr, b: &SamplePsnr| a.psnr_db.total_cmp(&b.psnr_db).then(a.sample.cmp(&b.sample));
-        let samples = self.psnr_db.iter().copied().enumerate();
+        let samples = self.psnr_db.iter().copied().map(f64::from).enumerate();
         let mut samples: Vec<_> = samples.map(|(sample, psnr_db)| SamplePsnr { sample, psnr_db }).collect();
         if count < samples.len() {
             samples.select_nth_unstable_by(count, order);
@@ -131,7 +131,7 @@ mod tests {
         // 30 and 0 to 499 steps of 1/128, in an order that is none.
         let scattered = ledger((0..500).map(|i| 30.0 + (i * 211 % 500) as f32 / 128.0));
         for (percent, steps) in [(0.0, 0), (0.2, 0), (1.0, 4), (50.0, 249), (100.0, 499)] {
-            assert_eq!(scattered.percentile(percent), 30.0 + steps as f32 / 128.0, "{percent}");
+            assert_eq!(scattered.percentile(percent), 30.0 + f64::from(steps) / 128.0, "{percent}");
         }
         assert_eq!(scattered.mean(), 30.0 + 249.5 / 128.0);
         assert_eq!(ledger([41.5]).percentile(1.0), 41.5);
