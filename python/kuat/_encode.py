@@ -97,9 +97,10 @@ def encode(
         What searches for nearest codewords: "cpu", "gpu", "auto" (the best real GPU, or the CPU if there is none), or
         an adapter's name or number in `kuat.devices()`. The archive is the same.
     resume : bool
-        Go on with an encoding to the same path that was interrupted: it ends in the same bytes. An encoding that took
-        ten seconds or more keeps what is done in the folder `path` + ".partial". The images and options must be the
-        same; if there is nothing to go on with, a new encoding begins. Not for iterables that are read once.
+        Go on with an encoding to the same path that was interrupted: it ends in the same bytes. What took ten seconds
+        or more is kept in the folder `path` + ".partial", from the end of the training on. The images with their
+        captions and the options must be the same; if there is nothing to go on with, a new encoding begins. Not for
+        iterables that are read once.
     classes : list of str, optional
         Names of the labels 0, 1, ... The default is what the source knows: the names of folders, of a list's or
         shards' labels, or of CIFAR's classes, `source.classes`, or the names in a Hugging Face data set's features.

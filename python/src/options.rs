@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kuat::AtomicFile;
 use kuat::encode::{Choice, Codebook, EncodeOptions, EncodeSummary, Goal, PATCHES, Searcher, Source, choose, encode};
 use kuat::progress::Progress;
 use numpy::{PyReadonlyArrayDyn, PyUntypedArrayMethods};
@@ -35,6 +36,8 @@ impl Options {
     /// Encodes a source; for a goal it is first found out how.
     pub fn encode(&self, source: &dyn Source, path: &Path, progress: &dyn Progress) -> kuat::Result<EncodeSummary> {
         let Some(goal) = self.goal else { return encode(source, path, &self.encode, progress) };
+        // Now rather than after the trials: the folder may not exist.
+        drop(AtomicFile::create(path)?);
         let patches = if self.any_patch { &PATCHES[..] } else { std::slice::from_ref(&self.encode.patch) };
         let Choice { options, .. } = choose(source, goal, &self.encode, patches, progress)?;
         encode(source, path, &options, progress)

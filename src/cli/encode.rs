@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::json;
 
 use super::Report;
@@ -15,6 +16,7 @@ use crate::encode::{
     partial_folder, skipped_report,
 };
 use crate::error::Error;
+use crate::format::atomic::AtomicFile;
 
 /// Most skipped files that are listed for people; the report beside the archive has them all.
 const LISTED: usize = 20;
@@ -122,7 +124,13 @@ impl Arguments {
         let others = match &self.codebook_from {
             Some(path) => {
                 let archive = Archive::open(path)?;
-                EncodeOptions { codebook: Codebook::Given(archive.codebook().to_vec()), ..options_of(&archive)? }
+                let of = options_of(&archive)?;
+                let (patch, channels) = (self.patch.unwrap_or(of.patch), self.channels.unwrap_or(of.channels));
+                if (patch, channels) != (of.patch, of.channels) {
+                    let ((width, height), channels) = (of.patch, of.channels);
+                    bail!("--patch and --channels must be {width}x{height} and {channels}, as the codebook has them");
+                }
+                EncodeOptions { codebook: Codebook::Given(archive.codebook().to_vec()), ..of }
             }
             None => EncodeOptions::default(),
         };
@@ -153,18 +161,24 @@ impl Arguments {
         let source = open(&self.source)?;
         let (options, choice) = match goal {
             Some(goal) => {
+                // Now rather than after the trials: the folder may not exist.
+                drop(AtomicFile::create(&self.output)?);
+                let start = Instant::now();
                 let patches = self.patch.as_ref().map_or(&PATCHES[..], std::slice::from_ref);
                 let Choice { options, trial, trials } = choose(source.as_ref(), goal, &options, patches, &terminal)?;
-                (options, Some((trial, trials)))
+                (options, Some((trial, trials, start.elapsed())))
             }
             None => (options, None),
         };
         let summary = encode(source.as_ref(), &self.output, &options, &terminal);
         drop(terminal);
-        let summary = summary.map_err(|error| match partial_folder(&self.output).exists() {
-            true if !matches!(error, Error::Unfinished { .. }) => anyhow::Error::from(error)
-                .context("not finished, but what is done is kept: the same command with --resume goes on"),
-            _ => error.into(),
+        let summary = summary.map_err(|error| {
+            let kept = partial_folder(&self.output).join("codebook").exists();
+            match kept && !matches!(error, Error::Unfinished { .. } | Error::Argument { .. } | Error::Io { .. }) {
+                true => anyhow::Error::from(error)
+                    .context("not finished, but what is done is kept: the same command with --resume goes on"),
+                false => error.into(),
+            }
         })?;
 
         let output = self.output.display();
@@ -174,9 +188,14 @@ impl Arguments {
             writeln!(text, "classes           {}", classes.len())?;
         }
         writeln!(text, "codebook          {} codewords, {}-bit indices", summary.codewords, summary.index_bits)?;
-        if let Some((trial, trials)) = &choice {
+        if let Some((trial, trials, time)) = &choice {
             let (width, height) = trial.patch;
-            writeln!(text, "chosen            {width}x{height} patches by {} trials", trials.len())?;
+            let (tried, seconds) = (trials.len(), time.as_secs_f64());
+            writeln!(text, "chosen            {width}x{height} patches by {tried} trials in {seconds:.1} s")?;
+        }
+        if let Some(asked) = self.psnr.filter(|&asked| summary.mean_psnr_db < asked) {
+            let short = asked - summary.mean_psnr_db;
+            writeln!(text, "short of          {asked} dB by {short:.2} dB, though the sample reached it")?;
         }
         if let Some(max_error) = summary.max_error {
             let ratio = |cells| summary.codewords as f64 / cells as f64;
@@ -207,7 +226,8 @@ impl Arguments {
         }
         let mut json = serde_json::to_value(&summary).context("the summary as JSON")?;
         json["archive"] = json!(self.output);
-        if let Some((trial, trials)) = choice {
+        if let Some((trial, trials, time)) = choice {
+            json["choosing_seconds"] = json!(time.as_secs_f64());
             json["chosen"] = json!(trial);
             json["trials"] = json!(trials);
         }

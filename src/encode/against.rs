@@ -103,7 +103,7 @@ pub struct AgainstReport {
     pub max_difference: u8,
     /// The largest difference that the archive promises, if it does.
     pub max_error: Option<u8>,
-    /// The mean of the samples' PSNR in dB; `None` if there are no samples.
+    /// The mean PSNR of the samples that could be compared in dB; `None` if there are none.
     pub mean_psnr_db: Option<f64>,
     /// What is wrong with samples, in ascending order.
     pub bad_samples: Vec<BadOriginal>,
@@ -174,7 +174,7 @@ pub fn verify_against<D: AsRef<[u8]> + Sync>(
 
     let decoder = CpuDecoder::new(archive);
     let counter = Counter::new(progress, "comparing", report.samples);
-    let mut sum_psnr_db = 0.0;
+    let (mut sum_psnr_db, mut compared_samples) = (0.0, 0u64);
     for first in (0..report.samples).step_by(CHUNK) {
         let samples = first..(first + CHUNK).min(report.samples);
         let compared: Vec<Result<Compared>> = samples
@@ -192,6 +192,7 @@ pub fn verify_against<D: AsRef<[u8]> + Sync>(
                 Ok(compared) => {
                     report.max_difference = report.max_difference.max(compared.max_difference);
                     report.exact_samples += usize::from(compared.max_difference == 0);
+                    compared_samples += 1;
                     sum_psnr_db += compared.psnr_db;
                     compared.problems
                 }
@@ -202,8 +203,8 @@ pub fn verify_against<D: AsRef<[u8]> + Sync>(
             report.bad_samples.extend(problems.into_iter().map(bad));
         }
     }
-    if report.samples > 0 {
-        let mean = sum_psnr_db / report.samples as f64;
+    if compared_samples > 0 {
+        let mean = sum_psnr_db / compared_samples as f64;
         report.mean_psnr_db = Some(mean);
         // A sample that could not be compared makes no mean.
         if let Some(recorded) = archive.mean_psnr_db().filter(|_| report.bad_samples.is_empty())

@@ -25,7 +25,8 @@ pub(super) struct Checkpoint {
     output: PathBuf,
     journal: File,
     made: Option<Made>,
-    done: Vec<Progressed>,
+    /// What an earlier encoding did, each with where its line begins in the journal.
+    done: Vec<(u64, Progressed)>,
     /// How much time's work may be lost, and what is not worth keeping.
     every: Duration,
     saved: Instant,
@@ -78,12 +79,18 @@ pub(super) struct Sample {
     pub caption: Option<String>,
 }
 
+/// The file that `output` stands for, its name with an ending.
+pub(super) fn beside(output: &Path, ending: &str) -> PathBuf {
+    let output = output.canonicalize().unwrap_or(output.to_path_buf());
+    let mut name = output.file_name().unwrap_or_default().to_os_string();
+    name.push(ending);
+    output.with_file_name(name)
+}
+
 /// Where an encoding to `output` keeps what is done while it runs, and afterwards if it was interrupted:
 /// `OUT.qvq.partial`.
 pub fn partial_folder(output: &Path) -> PathBuf {
-    let mut name = output.file_name().unwrap_or_default().to_os_string();
-    name.push(".partial");
-    output.with_file_name(name)
+    beside(output, ".partial")
 }
 
 impl Checkpoint {
@@ -108,20 +115,37 @@ impl Checkpoint {
             _ => (),
         }
         let path = folder.join("journal");
+        let in_the_way = |source: &str| Error::Io {
+            action: "write",
+            path: folder.clone(),
+            source: io::Error::other(source.to_string()),
+        };
+        // A folder of somebody else's stays as it is.
+        let is_empty = fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_none());
+        if !is_empty && !path.is_file() {
+            return Err(in_the_way("it is there already and not an interrupted encoding; move it away"));
+        }
         let journal = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let journal = journal.map_err(Error::io("open", &path))?;
         if let Err(TryLockError::WouldBlock) = journal.try_lock() {
             let source = io::Error::other("another process is encoding to it");
             return Err(Error::Io { action: "write", path: output, source });
         }
+        if !path.exists() {
+            return Err(in_the_way("another process has just ended with it; try again"));
+        }
         let now = Instant::now();
         let (made, done) = (None, Vec::new());
         let mut new = Self { folder, output, journal, made, done, every, saved: now, kept: true };
         let task = task(source, options);
         let found = new.read_journal()?;
+        if found.is_empty() && new.journal.metadata().is_ok_and(|journal| journal.len() > 0) {
+            let source = io::Error::other("it is no journal of an encoding; move it away");
+            return Err(Error::Io { action: "write", path, source });
+        }
         if new.made.is_some() {
             if !options.resume {
-                let images = new.done.last().map_or(0, |progress| progress.images);
+                let images = new.done.last().map_or(0, |(_, progress)| progress.images);
                 return Err(Error::Unfinished { path: new.folder.clone(), images, of: source.len() });
             }
             if let Some((key, value)) = found.iter().find(|&(key, value)| task.get(key) != Some(value)) {
@@ -160,13 +184,32 @@ impl Checkpoint {
                     }
                     self.made = Some(Made { codebook, uniform_cells });
                 }
-                Ok(Line::Progress(progress)) if self.made.is_some() => self.done.push(progress),
+                Ok(Line::Progress(progress)) if self.made.is_some() && self.follows(&progress) => {
+                    self.done.push((good, progress));
+                }
                 _ => break,
             }
             good += read as u64;
         }
-        self.journal.set_len(good).map_err(Error::io("write", &self.folder))?;
+        // What was never a journal is left alone.
+        if good > 0 {
+            self.journal.set_len(good).map_err(Error::io("write", &self.folder))?;
+        }
         Ok(task)
+    }
+
+    /// Whether a line tells of images behind those of the line before, each once and in order.
+    fn follows(&self, progress: &Progressed) -> bool {
+        let from = self.done.last().map_or(0, |(_, before)| before.images);
+        let within = |numbers: &[usize]| {
+            numbers.is_sorted_by(|a, b| a < b) && numbers.iter().all(|n| (from..progress.images).contains(n))
+        };
+        let samples: Vec<usize> = progress.samples.iter().map(|sample| sample.image).collect();
+        let skipped: Vec<usize> = progress.skipped.iter().map(|skipped| skipped.index).collect();
+        from <= progress.images
+            && samples.len() + skipped.len() == progress.images - from
+            && within(&samples)
+            && within(&skipped)
     }
 
     /// The codebook, if an earlier encoding came so far.
@@ -194,9 +237,14 @@ impl Checkpoint {
         AtomicFile::proceed(file.map_err(Error::io("open", &path))?, &path, self.output.clone())
     }
 
-    /// What an earlier encoding did.
-    pub fn done(&mut self) -> Vec<Progressed> {
+    /// What an earlier encoding did, each with what [`forget_from`](Self::forget_from) takes.
+    pub fn done(&mut self) -> Vec<(u64, Progressed)> {
         std::mem::take(&mut self.done)
+    }
+
+    /// Forgets a part of what was done, and all behind it.
+    pub fn forget_from(&mut self, place: u64) -> Result<()> {
+        self.journal.set_len(place).map_err(Error::io("write", self.folder.join("journal")))
     }
 
     /// Whether so much time went by that what was done should be saved.
@@ -254,16 +302,25 @@ fn task(source: &dyn Source, options: &EncodeOptions) -> BTreeMap<String, String
         Codebook::MaxError(bound) => format!("no error above {bound}"),
         Codebook::Given(codebook) => format!("{} bytes with CRC-32C {}", codebook.len(), to_hex(crc32c(codebook))),
     };
-    let names = (0..source.len()).fold(0, |crc, index| crc32c::crc32c_append(crc, source.name(index).as_bytes()));
+    let (mut names, mut labels) = (0, 0);
+    for image in 0..source.len() {
+        let (name, label) = (source.name(image), source.label(image));
+        for bytes in [&name.len().to_le_bytes()[..], name.as_bytes()] {
+            names = crc32c::crc32c_append(names, bytes);
+        }
+        labels = crc32c::crc32c_append(labels, &label.unwrap_or(-1).to_le_bytes());
+    }
+    let classes = source.classes().map_or(String::new(), |classes| format!("{classes:?}"));
     let task = [
         ("encoder", concat!("kuat ", env!("CARGO_PKG_VERSION")).to_string()),
         ("images", source.len().to_string()),
         ("names of the images", to_hex(names)),
+        ("labels of the images", to_hex(labels)),
+        ("classes", classes),
         ("size", pair(options.image_size)),
         ("channels", options.channels.to_string()),
         ("patch", pair(options.patch)),
         ("codebook", codebook),
-        ("max_pixels", options.max_pixels.to_string()),
         ("on_error", options.on_error.to_string()),
     ];
     task.into_iter().map(|(key, value)| (key.to_string(), value)).chain(super::recorded(options)).collect()

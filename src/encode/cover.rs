@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::projection::Projection;
 use super::source::Source;
-use super::{EncodeOptions, OnError, kmeans, patches, prepare};
+use super::{EncodeOptions, kmeans, patches, prepare};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::progress::{Counter, Progress};
@@ -16,7 +16,7 @@ use crate::progress::{Counter, Progress};
 /// A codebook and what it is measured against.
 #[derive(Debug)]
 pub(super) struct Covering {
-    /// The codewords from dark to bright.
+    /// The codewords, in the order of trained ones.
     pub codebook: Vec<u8>,
     /// How many distinct patches uniform quantisation to the same bound leaves; `None` if there were too many to
     /// keep at a time.
@@ -36,7 +36,7 @@ const CHUNK_PATCHES: usize = 1 << 22;
 /// the number of images.
 ///
 /// # Errors
-/// [`Error::Bound`] if more codewords are needed; with [`OnError::Fail`] the error of an image that cannot be read;
+/// [`Error::Bound`] if more codewords are needed; with [`OnError::Fail`](super::OnError::Fail) the error of an image that cannot be read;
 /// [`Error::AllSkipped`] if none can; [`Error::Interrupted`] if `progress` says so.
 pub(super) fn codebook(
     source: &dyn Source,
@@ -68,7 +68,7 @@ pub(super) fn codebook(
             .collect();
         for result in results {
             match result {
-                Err(error) if options.on_error == OnError::Skip && !matches!(error, Error::Interrupted) => {
+                Err(error) if options.on_error.skips(&error) => {
                     first_problem.get_or_insert(error.with_causes());
                 }
                 result => result?,
@@ -158,7 +158,7 @@ impl Cells {
         let mut shard = locked(&self.shards[(hash >> 48) as usize % SHARDS]);
         let Shard { table, corners } = &mut *shard;
         let low = |&cell: &u32| &corners[cell as usize * 2 * len..][..len];
-        let here = |cell: &u32| low(cell).iter().zip(&*origin).all(|(&v, &from)| v.wrapping_sub(from) <= span);
+        let here = |cell: &u32| low(cell).iter().zip(&*origin).all(|(&v, &from)| v >= from && v - from <= span);
         if let Some(&cell) = table.find(hash, here) {
             let (low, high) = corners[cell as usize * 2 * len..][..2 * len].split_at_mut(len);
             low.iter_mut().zip(patch).for_each(|(low, &value)| *low = value.min(*low));
@@ -623,6 +623,29 @@ mod tests {
         assert!(!skip(&images).expect("covered").codebook.is_empty());
         images.0.iter_mut().for_each(|image| image.pixels.clear());
         assert!(matches!(skip(&images), Err(Error::AllSkipped { files: 5, .. })));
+    }
+
+    #[test]
+    fn cells_of_the_least_and_the_greatest_values_are_told_apart() {
+        // All 65,536 patches of 4 x 4 black and white pixels: enough for hashes to agree in what a table looks at.
+        let image = |first: u32| {
+            let value = |patch: u32, bit: u32| if patch >> bit & 1 == 1 { 255 } else { 0 };
+            let pixel = |x: u32, y: u32| value(first + x / 4 + y / 4 * 16, x % 4 + y % 4 * 4);
+            let pixels = (0..64).flat_map(|y| (0..64).map(move |x| pixel(x, y))).collect();
+            Image { width: 64, height: 64, channels: 1, pixels }
+        };
+        let images = Images((0..256).map(|i| image(256 * i)).collect());
+        for max_error in [1, 8, 40, 127] {
+            let options = EncodeOptions {
+                image_size: (64, 64),
+                channels: 1,
+                codebook: Codebook::MaxError(max_error),
+                ..EncodeOptions::default()
+            };
+            let geometry = options.geometry().expect("valid");
+            let covering = codebook(&images, &geometry, &options, max_error, 1 << 20, &()).expect("covered");
+            assert_eq!((covering.codebook.len() / 16, covering.uniform_cells), (65_536, Some(65_536)), "{max_error}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::picture::{Image, ReadOptions};
 use super::pipeline::encode_image;
 use super::quality::psnr_db;
 use super::source::Source;
-use super::{Codebook, EncodeOptions, OnError, kmeans, prepare, sample};
+use super::{Codebook, EncodeOptions, kmeans, prepare, sample};
 use crate::error::{Error, Result};
 use crate::format::index::IndexWidth;
 use crate::geometry::Geometry;
@@ -75,7 +75,7 @@ pub struct Choice {
     pub trials: Vec<Trial>,
 }
 
-/// Finds the patch size of `patches` and the number of codewords, a power of two up to 2^18, that reach a goal best,
+/// Finds the patch size of `patches` and the number of codewords, up to 2^18, that reach a goal best,
 /// by training codebooks on a sample of the source: up to 256 MiB of images, chosen by the options' seed. Quality is
 /// measured on 128 of them; if the sample is not the whole source, they are not trained on.
 ///
@@ -102,6 +102,7 @@ pub fn choose(
         _ => (),
     }
     for &patch in patches {
+        // What is wrong with a size should not turn out after the trials of others.
         EncodeOptions { patch, codebook: Codebook::Train(1), ..options.clone() }.geometry()?;
     }
     let mut trials = Trials::new(source, options, progress)?;
@@ -185,7 +186,7 @@ impl<'a> Trials<'a> {
                     break;
                 }
                 let bits = line.bits_for(db).clamp(misses + 1, reaches - 1);
-                let (trial, codebook) = self.attempt(patch, bits)?;
+                let (trial, codebook) = self.attempt(patch, 1 << bits)?;
                 line.add(bits, trial.psnr_db);
                 if trial.psnr_db < db {
                     misses = bits;
@@ -210,7 +211,7 @@ impl<'a> Trials<'a> {
             for bits in [6, 10] {
                 if most > 0 {
                     let bits = bits.min(most);
-                    line.add(bits, self.attempt(patch, bits)?.0.psnr_db);
+                    line.add(bits, self.attempt(patch, 1 << bits)?.0.psnr_db);
                 }
             }
             if let Some(promise) = line.at(most).or(line.last_db()) {
@@ -220,14 +221,14 @@ impl<'a> Trials<'a> {
         if promises.is_empty() {
             // Nothing fits. What would come nearest is worth knowing.
             for &patch in patches {
-                self.attempt(patch, 1)?;
+                self.attempt(patch, 2)?;
             }
         }
         promises.sort_by(|a, b| b.0.total_cmp(&a.0));
         let mut best: Option<Trained> = None;
         for (promise, patch, most) in promises {
             if best.as_ref().is_none_or(|(best, _)| promise + SLACK_DB > best.psnr_db) {
-                let (trial, codebook) = self.attempt(patch, most)?;
+                let (trial, codebook) = self.attempt(patch, self.most_codewords(patch, most, bytes)?)?;
                 if best.as_ref().is_none_or(|(best, _)| trial.psnr_db > best.psnr_db) {
                     best = Some((trial, codebook));
                 }
@@ -260,10 +261,19 @@ impl<'a> Trials<'a> {
         Geometry::new(self.options.image_size, self.options.channels, patch)
     }
 
-    /// Trains 2^bits codewords and measures them.
-    fn attempt(&mut self, patch: (u32, u32), bits: u32) -> Result<Trained> {
+    /// The most codewords with which the archive has at most so many bytes, of which 2^bits are not too many: those, or
+    /// as many with indices of one bit more as there is room for.
+    fn most_codewords(&self, patch: (u32, u32), bits: u32, bytes: u64) -> Result<usize> {
         let geometry = self.geometry(patch)?;
-        let asked = 1 << bits;
+        let (fewer, more) = (1usize << bits, 2usize << bits);
+        let without = self.bytes(&geometry, more)? - (more * geometry.codeword_len()) as u64;
+        let room = bytes.saturating_sub(without) / geometry.codeword_len() as u64;
+        Ok((room as usize).clamp(fewer, if bits < MAX_BITS { more } else { fewer }))
+    }
+
+    /// Trains so many codewords and measures them.
+    fn attempt(&mut self, patch: (u32, u32), asked: usize) -> Result<Trained> {
+        let geometry = self.geometry(patch)?;
         let options = EncodeOptions { patch, ..self.options.clone() };
         let patches = sample::sample(&self.training, &geometry, &options, asked, self.progress)?;
         let codebook = kmeans::train_with(&options.searcher, &patches, geometry.codeword_len(), asked, self.progress)?;
@@ -350,9 +360,7 @@ impl Kept {
             counter.add(1)?;
             match image {
                 Ok(image) => Ok(Ok(image.pixels)),
-                Err(error) if options.on_error == OnError::Skip && !matches!(error, Error::Interrupted) => {
-                    Ok(Err(error.with_causes()))
-                }
+                Err(error) if options.on_error.skips(&error) => Ok(Err(error.with_causes())),
                 Err(error) => Err(error),
             }
         };

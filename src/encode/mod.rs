@@ -168,6 +168,11 @@ pub enum OnError {
 }
 
 impl OnError {
+    /// Whether an image with such an error is left out.
+    pub(crate) fn skips(self, error: &Error) -> bool {
+        self == OnError::Skip && !matches!(error, Error::Interrupted | Error::ImageChanged { .. })
+    }
+
     /// The name that the command knows.
     pub fn name(self) -> &'static str {
         match self {
@@ -203,6 +208,7 @@ mod key {
     pub const FIT: &str = "fit";
     pub const RESIZE_SHORT: &str = "resize_short";
     pub const FILTER: &str = "filter";
+    pub const MAX_PIXELS: &str = "max_pixels";
     pub const SEED: &str = "seed";
 }
 
@@ -210,6 +216,9 @@ mod key {
 fn recorded(options: &EncodeOptions) -> Vec<(String, String)> {
     let mut entries = vec![(key::FIT, options.fit.to_string()), (key::FILTER, options.filter.to_string())];
     entries.extend(options.resize_short.map(|short| (key::RESIZE_SHORT, short.to_string())));
+    if options.max_pixels != MAX_PIXELS {
+        entries.push((key::MAX_PIXELS, options.max_pixels.to_string()));
+    }
     if let Codebook::Train(_) = options.codebook {
         entries.push((key::SEED, options.seed.to_string()));
     }
@@ -232,6 +241,7 @@ pub fn options_of<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<EncodeOptions>
         fit: read_back(archive, key::FIT, "crop, stretch or pad")?.unwrap_or(defaults.fit),
         resize_short: read_back(archive, key::RESIZE_SHORT, "a number of pixels")?,
         filter: read_back(archive, key::FILTER, "a filter of this version's")?.unwrap_or(defaults.filter),
+        max_pixels: read_back(archive, key::MAX_PIXELS, "a number of 64 bits")?.unwrap_or(defaults.max_pixels),
         seed: read_back(archive, key::SEED, "a number of 64 bits")?.unwrap_or(defaults.seed),
         ..defaults
     })

@@ -84,8 +84,14 @@ impl Image {
     /// # Errors
     /// [`Error::Io`], [`Error::Image`], [`Error::ImageCut`] or [`Error::ImageTooLarge`], each with the path.
     pub fn decode(path: &Path, options: &ReadOptions) -> Result<Self> {
+        // Before it is opened: that would wait for ever for a pipe that nobody writes to.
+        let metadata = path.metadata().map_err(Error::io("open", path))?;
+        if !metadata.is_file() {
+            let source = std::io::Error::other("it is not a regular file");
+            return Err(Error::Io { action: "open", path: path.into(), source });
+        }
         let mut file = File::open(path).map_err(Error::io("open", path))?;
-        let file_len = file.metadata().map_err(Error::io("open", path))?.len();
+        let file_len = metadata.len();
         options.check_len(file_len, path)?;
         let mut bytes = Vec::with_capacity(file_len as usize);
         // No more than that even if the file grows meanwhile.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::checkpoint::{Checkpoint, Made, Progressed, Sample};
+use super::checkpoint::{self, Checkpoint, Made, Progressed, Sample};
 #[cfg(feature = "gpu")]
 use super::chunk;
 use super::nearest::NearestCodeword;
@@ -15,7 +15,7 @@ use super::projection::Projection;
 use super::quality::{psnr_db, squared_distance};
 use super::search::Search;
 use super::source::Source;
-use super::{Codebook, EncodeOptions, OnError, cover, kmeans, patches, prepare, sample};
+use super::{Codebook, EncodeOptions, cover, kmeans, patches, prepare, sample};
 use crate::error::{Error, Result};
 use crate::format::MAX_CODEWORDS;
 use crate::format::atomic::AtomicFile;
@@ -97,18 +97,19 @@ const SAVE_EVERY: Duration = Duration::from_secs(10);
 ///
 /// Images are read twice: some of them for the patches that the codebook is trained on, if none is given, then all.
 /// The archive is the same byte for byte whatever the number of threads, which is that of rayon's current pool. It
-/// appears at its path once it is whole; until then, and when it is interrupted after ten seconds or more, it is in
-/// the folder `OUT.qvq.partial` beside it, from where [`EncodeOptions::resume`] goes on to the same bytes. Images
-/// that were left out are listed in [`skipped_report`], if there are any.
+/// appears at its path once it is whole. Until then it is in the folder [`partial_folder`](super::partial_folder), which
+/// stays when the work is interrupted after ten seconds or more, once there is a codebook: from there
+/// [`EncodeOptions::resume`] goes on to the same bytes. Reading images to train on, and training, begin anew. Images that
+/// were left out are listed in [`skipped_report`], if there are any.
 ///
 /// Memory does not grow with the number of images but for 16 bytes each, 8 more and the text for captions, and what
-/// the source itself keeps of an image. Beside that it takes up to 256 MiB for training patches (sampling and training)
-/// or for indices (encoding), for each codeword its bytes and about 48 for the search, and for each thread one image
-/// as it is decoded and resized. A search on a GPU takes up to 256 MiB for the images that are searched for together
-/// and for those that come next.
+/// the source itself keeps of an image. Beside that it takes up to 256 MiB for training patches (more for more than
+/// 65,536 codewords, see `sample`) or for indices (encoding); for each codeword three times its bytes and up to 80 more
+/// for the search; with a bound on the error, for each cell four times a patch's bytes and 20 more; and for each thread
+/// one image as it is decoded and resized.
 ///
 /// # Errors
-/// [`Error::Geometry`] or [`Error::Argument`] for options out of range; with [`OnError::Fail`] the error of an image
+/// [`Error::Geometry`] or [`Error::Argument`] for options out of range; with [`OnError::Fail`](super::OnError::Fail) the error of an image
 /// that cannot be read; [`Error::AllSkipped`] if none can; [`Error::Interrupted`] if `progress` says so;
 /// [`Error::Unfinished`] if there is an interrupted encoding that may not be resumed; [`Error::Io`] or
 /// [`Error::Write`] if the archive cannot be written.
@@ -160,15 +161,14 @@ fn encode_saving(
     let codewords = codebook.len() / len;
     let index_width = IndexWidth::narrowest(codewords)?;
     let search = options.searcher.search(codebook, len, || Projection::new(codebook, len))?;
-    let mut pass = Pass::new(source, options, &made, checkpoint)?;
+    let mut pass = Pass::new(source, options, &made, checkpoint, progress)?;
     let resumed = pass.next;
     if let Err(error) = pass.run(&search, progress) {
         // Where that fails, what was saved before is still there, and the first error tells more.
         let _ = pass.keep();
         return Err(error);
     }
-    let tally = pass.finish()?;
-    report_skipped(output, &tally.skipped)?;
+    let tally = pass.finish(output)?;
     let file_len = std::fs::metadata(output).map_err(Error::io("read", output))?.len();
     let seconds = |from: Instant, to: Instant| (to - from).as_secs_f64();
     let end = Instant::now();
@@ -198,9 +198,7 @@ fn encode_saving(
 /// Where the images that an encoding to `output` left out are listed: `OUT.qvq.skipped.json`, an array of objects
 /// with the image's `index` in the source, its `name` and the `reason`.
 pub fn skipped_report(output: &Path) -> PathBuf {
-    let mut name = output.file_name().unwrap_or_default().to_os_string();
-    name.push(".skipped.json");
-    output.with_file_name(name)
+    checkpoint::beside(output, ".skipped.json")
 }
 
 /// Writes the list of images that were left out, and takes away one that an earlier archive left, if there are none.
@@ -245,6 +243,7 @@ impl<'a> Pass<'a> {
         options: &'a EncodeOptions,
         made: &'a Made,
         mut checkpoint: Checkpoint,
+        progress: &dyn Progress,
     ) -> Result<Self> {
         let geometry = options.geometry()?;
         let mut spec = ArchiveSpec::new(geometry, made.codebook.clone());
@@ -257,23 +256,28 @@ impl<'a> Pass<'a> {
         spec.metadata.extend(super::recorded(options));
         let mut writer = ArchiveWriter::new(checkpoint.archive()?, spec)?;
         let mut tally = Tally::new(&geometry);
-        let mut next = 0;
-        'done: for Progressed { images, samples, skipped } in checkpoint.done() {
-            for sample in samples {
+        let (mut next, mut unsaved) = (0, Progressed::default());
+        let done = checkpoint.done();
+        let counter = Counter::new(progress, "resuming", done.last().map_or(0, |(_, progress)| progress.images));
+        'done: for (place, Progressed { images, samples, mut skipped }) in done {
+            for (i, sample) in samples.iter().enumerate() {
                 let psnr_db = Some(psnr_db(sample.squared_error, tally.image_len) as f32);
                 let info = SampleInfo { label: sample.label, caption: sample.caption.as_deref(), psnr_db };
                 if !writer.adopt(sample.crc32c, info)? {
                     // The row did not reach the disk: it and all behind it are made again.
                     next = sample.image;
-                    tally.skipped.retain(|skipped| skipped.index < next);
+                    skipped.retain(|skipped| skipped.index < next);
+                    tally.skipped.extend(skipped.iter().cloned());
+                    unsaved = Progressed { images: next, samples: samples[..i].to_vec(), skipped };
+                    checkpoint.forget_from(place)?;
                     break 'done;
                 }
                 tally.add(sample.squared_error);
             }
+            counter.add(images - next)?;
             tally.skipped.extend(skipped);
             next = images;
         }
-        let unsaved = Progressed::default();
         Ok(Self { source, options, geometry, made, writer, tally, checkpoint, next, unsaved })
     }
 
@@ -352,10 +356,12 @@ impl<'a> Pass<'a> {
                 self.writer.push(&indices, SampleInfo { label, caption: caption.as_deref(), psnr_db })?;
                 self.tally.add(squared_error);
                 let crc32c = self.writer.last_checksum();
-                self.unsaved.samples.push(Sample { image, squared_error, crc32c, label, caption });
+                if self.source.is_lasting() {
+                    self.unsaved.samples.push(Sample { image, squared_error, crc32c, label, caption });
+                }
                 Ok(())
             }
-            Err(error) if self.options.on_error == OnError::Skip && !matches!(error, Error::Interrupted) => {
+            Err(error) if self.options.on_error.skips(&error) => {
                 let skipped = Skipped { index: image, name: self.source.name(image), reason: error.with_causes() };
                 self.tally.skipped.push(skipped.clone());
                 self.unsaved.skipped.push(skipped);
@@ -384,7 +390,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Completes the archive and moves it to its path.
-    fn finish(mut self) -> Result<Tally> {
+    fn finish(mut self, output: &Path) -> Result<Tally> {
         if self.writer.samples() == 0 {
             self.checkpoint.discard();
             let first = self.tally.skipped.into_iter().next().map(|skipped| skipped.reason).unwrap_or_default();
@@ -393,7 +399,10 @@ impl<'a> Pass<'a> {
         if self.checkpoint.is_kept() {
             self.save()?;
         }
-        self.writer.finish_file(Some(self.tally.mean_psnr_db()))?;
+        let archive = self.writer.finish(Some(self.tally.mean_psnr_db()))?;
+        // Before the archive: whoever is interrupted in between goes on from what is kept.
+        report_skipped(output, &self.tally.skipped)?;
+        archive.commit()?;
         self.checkpoint.discard();
         Ok(self.tally)
     }

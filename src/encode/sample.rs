@@ -7,7 +7,7 @@ use rand_pcg::Pcg64;
 use rayon::prelude::*;
 
 use super::source::Source;
-use super::{EncodeOptions, OnError, patches, prepare};
+use super::{EncodeOptions, patches, prepare};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::progress::{Counter, Progress};
@@ -69,7 +69,7 @@ pub(super) fn sample(
         for result in results {
             match result {
                 Ok(patches) => sampled.extend(patches),
-                Err(error) if options.on_error == OnError::Skip && !matches!(error, Error::Interrupted) => {
+                Err(error) if options.on_error.skips(&error) => {
                     first_problem.get_or_insert(error.with_causes());
                 }
                 Err(error) => return Err(error),
