@@ -259,6 +259,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A JPEG file of a kind that is not read.
+    #[error("{} is a JPEG file with {feature}, which is not read; convert it, to PNG for example", path.display())]
+    JpegFeature {
+        /// The file.
+        path: PathBuf,
+        /// What is unusual about it.
+        feature: &'static str,
+    },
     /// A picture that is too large to decode safely.
     #[error("{} is {width}x{height} pixels, the limit is {limit} pixels (--max-pixels)", path.display())]
     ImageTooLarge {

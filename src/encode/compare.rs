@@ -174,7 +174,7 @@ impl Images<'_> {
         let counter = Counter::new(self.progress, "JPEG", self.images.len());
         let bytes = |image: &Image| {
             counter.add(1)?;
-            jpeg(image, quality, Tables::Optimised).map(|file| file.len())
+            jpeg(image, quality).map(|file| file.len())
         };
         let bytes = self.images.par_iter().map(bytes).collect::<Result<Vec<_>>>()?;
         Ok(bytes.iter().sum::<usize>() as f64 / bytes.len() as f64)
@@ -194,11 +194,9 @@ fn jpeg_within(images: &Images, bytes: f64) -> Result<(String, Quality)> {
     }
     let at = |quality: u8| {
         images.quality("JPEG", |_, image| {
-            // With optimised tables the encoder writes a scan per channel, which image's decoder (zune-jpeg 0.5.15)
-            // reads wrong without an error. The tables change no pixel.
-            let [small, plain] = [Tables::Optimised, Tables::Standard].map(|tables| jpeg(image, quality, tables));
-            let decoded = Image::decode_bytes(&plain?, Path::new("the JPEG file"), &ReadOptions::new(image.channels))?;
-            Ok(Coded { bytes: small?.len(), image: decoded })
+            let file = jpeg(image, quality)?;
+            let decoded = Image::decode_bytes(&file, Path::new("the JPEG file"), &ReadOptions::new(image.channels))?;
+            Ok(Coded { bytes: file.len(), image: decoded })
         })
     };
     match (fits, above) {
@@ -218,21 +216,12 @@ fn jpeg_within(images: &Images, bytes: f64) -> Result<(String, Quality)> {
     }
 }
 
-/// Which Huffman tables a JPEG file has.
-#[derive(Clone, Copy, PartialEq)]
-enum Tables {
-    /// Those that Annex K of the standard suggests.
-    Standard,
-    /// The best for the image.
-    Optimised,
-}
-
-fn jpeg(image: &Image, quality: u8, tables: Tables) -> Result<Vec<u8>> {
+fn jpeg(image: &Image, quality: u8) -> Result<Vec<u8>> {
     let mut file = Vec::new();
     let mut encoder = Encoder::new(&mut file, quality);
     encoder.set_sampling_factor(SamplingFactor::R_4_2_0);
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
-    encoder.set_optimized_huffman_tables(tables == Tables::Optimised);
+    encoder.set_optimized_huffman_tables(true);
     // Sides of archives' images are at most 65,535 pixels, as are JPEG's.
     let (width, height) = (image.width as u16, image.height as u16);
     let colour = if image.channels == 1 { ColorType::Luma } else { ColorType::Rgb };

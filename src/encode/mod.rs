@@ -7,6 +7,7 @@ mod chunk;
 mod compare;
 mod cover;
 mod goal;
+mod jpeg;
 mod kmeans;
 mod nearest;
 mod patches;

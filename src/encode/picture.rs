@@ -7,6 +7,7 @@ use std::path::Path;
 use image::error::{LimitError, LimitErrorKind};
 use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Pixel};
 
+use super::jpeg;
 use crate::error::{Error, Result};
 
 /// The most pixels that an image may have: where Pillow, too, takes a file for a decompression bomb.
@@ -82,7 +83,8 @@ impl Image {
     /// for it. A JPEG file that is cut short is an error, one with damaged data is decoded as far as it makes sense.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Image`], [`Error::ImageCut`] or [`Error::ImageTooLarge`], each with the path.
+    /// [`Error::Io`], [`Error::Image`], [`Error::ImageCut`], [`Error::JpegFeature`] or [`Error::ImageTooLarge`], each
+    /// with the path.
     pub fn decode(path: &Path, options: &ReadOptions) -> Result<Self> {
         // Before it is opened: that would wait for ever for a pipe that nobody writes to.
         let metadata = path.metadata().map_err(Error::io("open", path))?;
@@ -102,29 +104,44 @@ impl Image {
     /// [`decode`](Self::decode) for a file that is in memory; errors call it `name`.
     ///
     /// # Errors
-    /// [`Error::Image`], [`Error::ImageCut`] or [`Error::ImageTooLarge`], each with the name.
+    /// [`Error::Image`], [`Error::ImageCut`], [`Error::JpegFeature`] or [`Error::ImageTooLarge`], each with the name.
     pub fn decode_bytes(bytes: &[u8], name: &Path, options: &ReadOptions) -> Result<Self> {
         let failed = |source| Error::Image { path: name.into(), source };
         let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
         let mut reader = reader.map_err(Error::io("read", name))?;
         let format = reader.format();
-        let mut limits = Limits::no_limits();
-        limits.max_alloc = Some(options.max_bytes());
-        reader.limits(limits);
-        let mut decoder = reader.into_decoder().map_err(failed)?;
-        let (width, height) = decoder.dimensions();
-        if u64::from(width) * u64::from(height) > options.max_pixels {
-            return Err(Error::ImageTooLarge { path: name.into(), width, height, limit: options.max_pixels });
+        let check_size = |(width, height): (u32, u32)| {
+            let fits = u64::from(width) * u64::from(height) <= options.max_pixels;
+            let (path, limit) = (name.into(), options.max_pixels);
+            if fits { Ok(()) } else { Err(Error::ImageTooLarge { path, width, height, limit }) }
+        };
+        let jpeg = format == Some(ImageFormat::Jpeg);
+        let check_end = || if jpeg && !jpeg::ends(bytes) { Err(Error::ImageCut { path: name.into() }) } else { Ok(()) };
+        let header = if jpeg { jpeg::Header::read(bytes) } else { None };
+        if let Some(feature) = header.as_ref().and_then(jpeg::Header::unread) {
+            return Err(Error::JpegFeature { path: name.into(), feature });
         }
-        if decoder.total_bytes() > options.max_bytes() {
-            return Err(failed(too_big()));
-        }
-        if format == Some(ImageFormat::Jpeg) && !jpeg_ends(bytes) {
-            return Err(Error::ImageCut { path: name.into() });
-        }
-        // A picture with a damaged orientation is a picture all the same.
-        let orientation = decoder.orientation().ok();
-        let mut picture = DynamicImage::from_decoder(decoder).map_err(failed)?;
+        let (mut picture, orientation) = match header.filter(|header| !header.is_plain()) {
+            Some(header) => {
+                check_size(header.size)?;
+                check_end()?;
+                header.decode(bytes).map_err(failed)?
+            }
+            None => {
+                let mut limits = Limits::no_limits();
+                limits.max_alloc = Some(options.max_bytes());
+                reader.limits(limits);
+                let mut decoder = reader.into_decoder().map_err(failed)?;
+                check_size(decoder.dimensions())?;
+                if decoder.total_bytes() > options.max_bytes() {
+                    return Err(failed(too_big()));
+                }
+                check_end()?;
+                // A picture with a damaged orientation is a picture all the same.
+                let orientation = decoder.orientation().ok();
+                (DynamicImage::from_decoder(decoder).map_err(failed)?, orientation)
+            }
+        };
         if let Some(orientation) = orientation {
             picture.apply_orientation(orientation);
         }
@@ -150,27 +167,6 @@ impl Image {
 
 fn too_big() -> ImageError {
     ImageError::Limits(LimitError::from_kind(LimitErrorKind::InsufficientMemory))
-}
-
-/// Whether a JPEG file goes on to its end marker. Decoders fill up what is missing with grey, and do not tell.
-fn jpeg_ends(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    // Every marker is FF and a byte that is neither 00 nor FF. Compressed data has FF only as FF 00 and in markers.
-    while let Some(place) = rest.windows(2).position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF)) {
-        let marker = rest[place + 1];
-        rest = &rest[place + 2..];
-        match marker {
-            0xD9 => return true,
-            // Without a length: TEM, restarts, start of image.
-            0x01 | 0xD0..=0xD8 => (),
-            _ => {
-                let Some((length, _)) = rest.split_first_chunk() else { return false };
-                let Some((_, behind)) = rest.split_at_checked(u16::from_be_bytes(*length).into()) else { return false };
-                rest = behind;
-            }
-        }
-    }
-    false
 }
 
 fn upper_bytes<P: Pixel<Subpixel = u16>>(picture: &ImageBuffer<P, Vec<u16>>) -> Vec<u8> {
@@ -334,8 +330,15 @@ mod tests {
     fn damaged_files_are_images_or_errors() {
         let picture = RgbImage::from_fn(23, 17, |x, y| Rgb([(x * 11) as u8, (y * 13) as u8, (x * y) as u8]));
         let mut random = Pcg32::seed_from_u64(7);
-        for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP] {
-            let whole = encoded(picture.clone(), format);
+        let formats = [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP];
+        let mut files = formats.map(|format| encoded(picture.clone(), format)).to_vec();
+        // A scan per component.
+        let mut scans = Vec::new();
+        let mut encoder = jpeg_encoder::Encoder::new(&mut scans, 90);
+        encoder.set_optimized_huffman_tables(true);
+        encoder.encode(picture.as_raw(), 23, 17, jpeg_encoder::ColorType::Rgb).expect("encode");
+        files.push(scans);
+        for whole in files {
             for _ in 0..400 {
                 let mut bytes = whole.clone();
                 for _ in 0..1 + random.next_u32() % 4 {
@@ -349,9 +352,12 @@ mod tests {
                 // Few enough that a size that is damaged to be huge is refused.
                 match Image::decode_bytes(&bytes, name, &ReadOptions { channels: 3, max_pixels: 1 << 16 }) {
                     Ok(image) => assert_eq!(image.pixels.len(), 3 * image.width as usize * image.height as usize),
-                    Err(Error::Image { path, .. } | Error::ImageCut { path } | Error::ImageTooLarge { path, .. }) => {
-                        assert_eq!(path, name);
-                    }
+                    Err(
+                        Error::Image { path, .. }
+                        | Error::ImageCut { path }
+                        | Error::JpegFeature { path, .. }
+                        | Error::ImageTooLarge { path, .. },
+                    ) => assert_eq!(path, name),
                     Err(other) => unreachable!("{other:?}"),
                 }
             }
