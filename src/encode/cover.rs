@@ -428,7 +428,7 @@ mod tests {
     use rand_pcg::Pcg32;
 
     use super::*;
-    use crate::encode::{Codebook, Image, ReadOptions, encode};
+    use crate::encode::{Codebook, Image, OnError, ReadOptions, encode};
     use crate::{Archive, CpuDecoder, Decoder, OutputSpec};
 
     /// Images in memory.

@@ -496,7 +496,7 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
-    use crate::encode::{Fit, Folder, Image, ReadOptions, options_of, partial_folder, psnr};
+    use crate::encode::{Fit, Folder, Image, OnError, ReadOptions, options_of, partial_folder, psnr};
     use crate::{Archive, CpuDecoder, Decoder, OutputSpec};
 
     /// A folder of two classes with five pictures of 40 x 30 pixels.
@@ -738,7 +738,7 @@ mod tests {
     fn what_did_not_reach_the_disk_is_made_again() {
         let (folder, source, options) = many();
         let [whole, output] = ["whole.qvq", "out.qvq"].map(|name| folder.path().join(name));
-        encode(&source, &whole, &options, &()).expect("encode");
+        let expected = encode(&source, &whole, &options, &()).expect("encode");
         let resume = EncodeOptions { resume: true, ..options.clone() };
         type Damage = fn(&Path);
         let cut: Damage = |partial| {
@@ -760,15 +760,41 @@ mod tests {
         let nothing: Damage = |_| ();
         for (damage, less) in [(cut, true), (change, true), (half_a_line, true), (no_codebook, true), (nothing, false)]
         {
-            let stopped = encode_saving(&source, &output, &resume, &StopAt::new(520), Duration::ZERO);
-            assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
-            let unfinished = encode(&source, &output, &options, &());
-            let Err(Error::Unfinished { images, .. }) = unfinished else { unreachable!("{unfinished:?}") };
-            damage(&partial_folder(&output));
+            let mut images = 0;
+            // Twice, so that new lines of the journal come behind what was cut off.
+            for stop in [520, 540] {
+                let stopped = encode_saving(&source, &output, &resume, &StopAt::new(stop), Duration::ZERO);
+                assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
+                let unfinished = encode(&source, &output, &options, &());
+                let Err(Error::Unfinished { images: done, .. }) = unfinished else { unreachable!("{unfinished:?}") };
+                images = done;
+                damage(&partial_folder(&output));
+            }
             let summary = encode(&source, &output, &resume, &()).expect("encode");
             assert_eq!(summary.resumed < images, less, "{} of {images}", summary.resumed);
+            assert_eq!((summary.samples, &summary.skipped), (593, &expected.skipped));
             assert!(fs::read(&output).expect("read") == fs::read(&whole).expect("read"));
         }
+    }
+
+    #[test]
+    fn a_folder_of_somebody_elses_stays_as_it_is() {
+        let folder = photographs();
+        let output = folder.path().join("out.qvq");
+        let source = Folder::open(folder.path()).expect("open");
+        let partial = partial_folder(&output);
+        for (name, text) in [("codebook", "mine"), ("journal", "Dear diary"), ("journal", "{}\n{}\n")] {
+            fs::create_dir(&partial).expect("folder");
+            fs::write(partial.join(name), text).expect("write");
+            for resume in [false, true] {
+                let refused = encode(&source, &output, &EncodeOptions { resume, ..options() }, &());
+                assert!(matches!(refused, Err(Error::Io { .. })), "{refused:?}");
+                assert_eq!(fs::read_to_string(partial.join(name)).expect("read"), text);
+            }
+            fs::remove_dir_all(&partial).expect("remove");
+        }
+        fs::create_dir(&partial).expect("folder");
+        assert!(encode(&source, &output, &options(), &()).is_ok() && !partial.exists());
     }
 
     #[test]
