@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::pipeline::{Encoded, patch_error};
+use super::pass::{Encoded, patch_error};
 use super::{Image, patches};
 use crate::error::Result;
 use crate::geometry::Geometry;

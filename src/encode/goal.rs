@@ -7,8 +7,8 @@ use rand_pcg::Pcg64;
 use rayon::prelude::*;
 
 use super::nearest::NearestCodeword;
+use super::pass::encode_image;
 use super::picture::{Image, ReadOptions};
-use super::pipeline::encode_image;
 use super::quality::psnr_db;
 use super::source::Source;
 use super::{Codebook, EncodeOptions, kmeans, prepare, sample};

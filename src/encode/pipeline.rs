@@ -1,28 +1,19 @@
 //! From a source to an archive.
 
-use std::io::Write;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
-
-use super::checkpoint::{self, Checkpoint, Made, Progressed, Sample};
-#[cfg(feature = "gpu")]
-use super::chunk;
-use super::nearest::NearestCodeword;
+use super::checkpoint::{Checkpoint, Made};
+use super::pass::Pass;
 use super::projection::Projection;
-use super::quality::{psnr_db, squared_distance};
-use super::search::Search;
+use super::quality::psnr_db;
+use super::skipped::Skipped;
 use super::source::Source;
-use super::{Codebook, EncodeOptions, cover, kmeans, patches, prepare, sample};
+use super::{Codebook, EncodeOptions, cover, kmeans, sample};
 use crate::error::{Error, Result};
 use crate::format::MAX_CODEWORDS;
-use crate::format::atomic::AtomicFile;
 use crate::format::index::IndexWidth;
-use crate::format::writer::{ArchiveSpec, ArchiveWriter, SampleInfo};
-use crate::geometry::Geometry;
-use crate::progress::{Counter, Progress};
+use crate::progress::Progress;
 
 /// What an encoding came to.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -69,27 +60,6 @@ pub struct EncodeSummary {
     pub images_per_second: f64,
 }
 
-/// An image that was left out.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Skipped {
-    /// Its number in the source.
-    pub index: usize,
-    /// Its name in the source.
-    pub name: String,
-    /// Why it could not be read, with all causes.
-    pub reason: String,
-}
-
-/// An image's indices and the sum of its squared errors.
-pub(super) struct Encoded {
-    pub indices: Vec<u32>,
-    pub squared_error: u64,
-}
-
-/// The most images, and the most bytes of indices, that are in memory at once.
-const CHUNK_IMAGES: usize = 256;
-const CHUNK_BYTES: usize = 256 << 20;
-
 /// How often what was done is brought to the disk, to go on from there after an interruption.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
 
@@ -100,7 +70,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(10);
 /// appears at its path once it is whole. Until then it is in the folder [`partial_folder`](super::partial_folder), which
 /// stays when the work is interrupted after ten seconds or more, once there is a codebook: from there
 /// [`EncodeOptions::resume`] goes on to the same bytes. Reading images to train on, and training, begin anew. Images that
-/// were left out are listed in [`skipped_report`], if there are any.
+/// were left out are listed in [`skipped_report`](super::skipped_report), if there are any.
 ///
 /// Memory does not grow with the number of images but for 16 bytes each, 8 more and the text for captions, and what
 /// the source itself keeps of an image. Beside that it takes up to 256 MiB for training patches (more for more than
@@ -109,8 +79,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(10);
 /// one image as it is decoded and resized.
 ///
 /// # Errors
-/// [`Error::Geometry`] or [`Error::Argument`] for options out of range; with [`OnError::Fail`](super::OnError::Fail) the error of an image
-/// that cannot be read; [`Error::AllSkipped`] if none can; [`Error::Interrupted`] if `progress` says so;
+/// [`Error::Geometry`] or [`Error::Argument`] for options out of range; with [`OnError::Fail`](super::OnError::Fail) the error of
+/// an image that cannot be read; [`Error::AllSkipped`] if none can; [`Error::Interrupted`] if `progress` says so;
 /// [`Error::Unfinished`] if there is an interrupted encoding that may not be resumed; [`Error::Io`] or
 /// [`Error::Write`] if the archive cannot be written.
 pub fn encode(
@@ -195,299 +165,6 @@ fn encode_saving(
     })
 }
 
-/// Where the images that an encoding to `output` left out are listed: `OUT.qvq.skipped.json`, an array of objects
-/// with the image's `index` in the source, its `name` and the `reason`.
-pub fn skipped_report(output: &Path) -> PathBuf {
-    checkpoint::beside(output, ".skipped.json")
-}
-
-/// Writes the list of images that were left out, and takes away one that an earlier archive left, if there are none.
-///
-/// # Errors
-/// [`Error::Io`] if it cannot be written.
-pub fn report_skipped(output: &Path, skipped: &[Skipped]) -> Result<()> {
-    let path = skipped_report(output);
-    if skipped.is_empty() {
-        return match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::Io { action: "remove", path, source: error })
-            }
-            _ => Ok(()),
-        };
-    }
-    let mut file = AtomicFile::create(&path)?;
-    let written = serde_json::to_writer_pretty(&mut file, skipped).map_err(Into::into).and_then(|()| writeln!(file));
-    written.map_err(Error::io("write", path))?;
-    file.commit()
-}
-
-/// The encoding pass: all images, one chunk after another.
-struct Pass<'a> {
-    source: &'a dyn Source,
-    options: &'a EncodeOptions,
-    geometry: Geometry,
-    made: &'a Made,
-    writer: ArchiveWriter<AtomicFile>,
-    tally: Tally,
-    checkpoint: Checkpoint,
-    /// The image that comes next.
-    next: usize,
-    /// What was done since it was last saved.
-    unsaved: Progressed,
-}
-
-impl<'a> Pass<'a> {
-    /// Starts a pass behind what an earlier one did.
-    fn new(
-        source: &'a dyn Source,
-        options: &'a EncodeOptions,
-        made: &'a Made,
-        mut checkpoint: Checkpoint,
-        progress: &dyn Progress,
-    ) -> Result<Self> {
-        let geometry = options.geometry()?;
-        let mut spec = ArchiveSpec::new(geometry, made.codebook.clone());
-        spec.max_error = options.max_error();
-        spec.labels = source.has_labels();
-        spec.captions = source.has_captions();
-        spec.psnr = true;
-        spec.classes = source.classes();
-        spec.samples = source.len();
-        spec.metadata.extend(super::recorded(options));
-        let mut writer = ArchiveWriter::new(checkpoint.archive()?, spec)?;
-        let mut tally = Tally::new(&geometry);
-        let (mut next, mut unsaved) = (0, Progressed::default());
-        let done = checkpoint.done();
-        let counter = Counter::new(progress, "resuming", done.last().map_or(0, |(_, progress)| progress.images));
-        'done: for (place, Progressed { images, samples, mut skipped }) in done {
-            for (i, sample) in samples.iter().enumerate() {
-                let psnr_db = Some(psnr_db(sample.squared_error, tally.image_len) as f32);
-                let info = SampleInfo { label: sample.label, caption: sample.caption.as_deref(), psnr_db };
-                if !writer.adopt(sample.crc32c, info)? {
-                    // The row did not reach the disk: it and all behind it are made again.
-                    next = sample.image;
-                    skipped.retain(|skipped| skipped.index < next);
-                    tally.skipped.extend(skipped.iter().cloned());
-                    unsaved = Progressed { images: next, samples: samples[..i].to_vec(), skipped };
-                    checkpoint.forget_from(place)?;
-                    break 'done;
-                }
-                tally.add(sample.squared_error);
-            }
-            counter.add(images - next)?;
-            tally.skipped.extend(skipped);
-            next = images;
-        }
-        Ok(Self { source, options, geometry, made, writer, tally, checkpoint, next, unsaved })
-    }
-
-    /// Encodes the images that are left.
-    fn run(&mut self, search: &Search, progress: &dyn Progress) -> Result<()> {
-        let counter = Counter::new(progress, "encoding", self.source.len());
-        counter.add(self.next)?;
-        match search {
-            Search::Cpu(search) => self.run_on_cpu(search, &counter),
-            #[cfg(feature = "gpu")]
-            Search::Gpu(search) => self.run_on_gpu(search, &counter),
-        }
-    }
-
-    fn run_on_cpu(&mut self, search: &NearestCodeword, counter: &Counter) -> Result<()> {
-        let chunk = (CHUNK_BYTES / (4 * self.geometry.patches())).clamp(1, CHUNK_IMAGES);
-        let bound = self.options.max_error();
-        while self.next < self.source.len() {
-            let images = self.next..(self.next + chunk).min(self.source.len());
-            let encoded: Vec<Result<Encoded>> = images
-                .clone()
-                .into_par_iter()
-                .map(|index| {
-                    counter.add(0)?;
-                    let image = prepare(self.source, index, self.options);
-                    let encoded = image.and_then(|image| {
-                        let changed = || Error::ImageChanged { name: self.source.name(index) };
-                        encode_image(&self.geometry, search, bound, &image.pixels).ok_or_else(changed)
-                    });
-                    counter.add(1)?;
-                    encoded
-                })
-                .collect();
-            self.take_all(images, encoded)?;
-        }
-        Ok(())
-    }
-
-    /// While the GPU searches, the CPU reads and resizes what comes next.
-    #[cfg(feature = "gpu")]
-    fn run_on_gpu(&mut self, search: &crate::gpu::GpuNearest, counter: &Counter) -> Result<()> {
-        let (source, options, geometry, codebook) = (self.source, self.options, self.geometry, &self.made.codebook);
-        let count = chunk::images_per_chunk(&geometry, CHUNK_IMAGES);
-        let range = |first: usize| first..(first + count).min(source.len());
-        let read = |images: Range<usize>| -> Vec<Result<super::Image>> {
-            let read = |index| counter.add(0).and_then(|()| prepare(source, index, options));
-            images.into_par_iter().map(read).collect()
-        };
-        let mut images = read(range(self.next));
-        while self.next < source.len() {
-            let here = range(self.next);
-            let (encoded, next) =
-                rayon::join(|| chunk::encode_chunk(&geometry, codebook, search, images), || read(range(here.end)));
-            images = next;
-            counter.add(here.len())?;
-            self.take_all(here, encoded?)?;
-        }
-        Ok(())
-    }
-
-    /// Writes the rows of images that follow those before, and saves from time to time.
-    fn take_all(&mut self, images: Range<usize>, encoded: Vec<Result<Encoded>>) -> Result<()> {
-        for (index, encoded) in images.zip(encoded) {
-            self.take(index, encoded)?;
-            self.next = index + 1;
-        }
-        if self.checkpoint.is_due() { self.save() } else { Ok(()) }
-    }
-
-    /// Writes an image's row, or notes that there is none.
-    fn take(&mut self, image: usize, encoded: Result<Encoded>) -> Result<()> {
-        match encoded {
-            Ok(Encoded { indices, squared_error }) => {
-                let (label, caption) = (self.source.label(image), self.source.caption(image)?);
-                let psnr_db = Some(psnr_db(squared_error, self.tally.image_len) as f32);
-                self.writer.push(&indices, SampleInfo { label, caption: caption.as_deref(), psnr_db })?;
-                self.tally.add(squared_error);
-                let crc32c = self.writer.last_checksum();
-                if self.source.is_lasting() {
-                    self.unsaved.samples.push(Sample { image, squared_error, crc32c, label, caption });
-                }
-                Ok(())
-            }
-            Err(error) if self.options.on_error.skips(&error) => {
-                let skipped = Skipped { index: image, name: self.source.name(image), reason: error.with_causes() };
-                self.tally.skipped.push(skipped.clone());
-                self.unsaved.skipped.push(skipped);
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Brings what was done to the disk.
-    fn save(&mut self) -> Result<()> {
-        if !self.checkpoint.is_kept() {
-            self.checkpoint.save_codebook(self.made)?;
-        }
-        if self.unsaved == Progressed::default() {
-            return Ok(());
-        }
-        self.writer.sync()?;
-        self.unsaved.images = self.next;
-        self.checkpoint.save(std::mem::take(&mut self.unsaved))
-    }
-
-    /// Saves what was done before an error, if it took long enough to be worth it.
-    fn keep(&mut self) -> Result<()> {
-        if self.checkpoint.is_kept() || self.checkpoint.is_due() { self.save() } else { Ok(()) }
-    }
-
-    /// Completes the archive and moves it to its path.
-    fn finish(mut self, output: &Path) -> Result<Tally> {
-        if self.writer.samples() == 0 {
-            self.checkpoint.discard();
-            let first = self.tally.skipped.into_iter().next().map(|skipped| skipped.reason).unwrap_or_default();
-            return Err(Error::AllSkipped { files: self.source.len(), first });
-        }
-        if self.checkpoint.is_kept() {
-            self.save()?;
-        }
-        let archive = self.writer.finish(Some(self.tally.mean_psnr_db()))?;
-        // Before the archive: whoever is interrupted in between goes on from what is kept.
-        report_skipped(output, &self.tally.skipped)?;
-        archive.commit()?;
-        self.checkpoint.discard();
-        Ok(self.tally)
-    }
-}
-
-/// Figures over the samples so far.
-struct Tally {
-    /// Values of an image.
-    image_len: u64,
-    samples: usize,
-    sum_psnr_db: f64,
-    min_psnr_db: f64,
-    squared_error: u64,
-    skipped: Vec<Skipped>,
-}
-
-impl Tally {
-    fn new(geometry: &Geometry) -> Self {
-        let image_len = geometry.image_len() as u64;
-        let (sum_psnr_db, min_psnr_db) = (0.0, f64::INFINITY);
-        Self { image_len, samples: 0, sum_psnr_db, min_psnr_db, squared_error: 0, skipped: Vec::new() }
-    }
-
-    fn add(&mut self, squared_error: u64) {
-        let psnr = psnr_db(squared_error, self.image_len);
-        self.samples += 1;
-        self.sum_psnr_db += psnr;
-        self.min_psnr_db = psnr.min(self.min_psnr_db);
-        self.squared_error += squared_error;
-    }
-
-    fn mean_psnr_db(&self) -> f64 {
-        self.sum_psnr_db / self.samples as f64
-    }
-}
-
-/// Finds the codewords of an image's patches, rows of the grid in parallel; with `max_error` those from which no
-/// value differs by more, `None` if a patch has no such codeword.
-pub(super) fn encode_image(
-    geometry: &Geometry,
-    search: &NearestCodeword,
-    max_error: Option<u8>,
-    image: &[u8],
-) -> Option<Encoded> {
-    let codeword_len = geometry.codeword_len();
-    let mut indices = vec![0; geometry.patches()];
-    let row_error = |(y, indices): (usize, &mut [u32])| {
-        let mut patch = vec![0; codeword_len];
-        let mut hint = None;
-        let mut squared_error = 0;
-        for (x, index) in indices.iter_mut().enumerate() {
-            patches::cut(geometry, image, x, y, &mut patch);
-            let (nearest, distance) = match max_error {
-                None => search.nearest(&patch, hint),
-                Some(max_error) => search.nearest_within(&patch, max_error, hint)?,
-            };
-            *index = nearest;
-            hint = Some(nearest);
-            squared_error += patch_error(geometry, x, y, &patch, search.codeword(nearest), distance);
-        }
-        Some(squared_error)
-    };
-    let rows = indices.par_chunks_mut(geometry.grid_width()).enumerate();
-    let squared_error = rows.with_min_len((1024 / geometry.grid_width()).max(1)).map(row_error).sum::<Option<u64>>()?;
-    Some(Encoded { indices, squared_error })
-}
-
-/// The squared error of what is visible of a patch at a squared distance from its codeword.
-pub(super) fn patch_error(
-    geometry: &Geometry,
-    x: usize,
-    y: usize,
-    patch: &[u8],
-    codeword: &[u8],
-    distance: u32,
-) -> u64 {
-    let (rows, values) = patches::visible(geometry, x, y);
-    if rows * values == geometry.codeword_len() {
-        return distance.into();
-    }
-    let row_len = geometry.patch_row_len();
-    let rows = patch.chunks_exact(row_len).zip(codeword.chunks_exact(row_len)).take(rows);
-    rows.map(|(a, b)| u64::from(squared_distance(&a[..values], &b[..values]))).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -496,7 +173,9 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
-    use crate::encode::{Fit, Folder, Image, OnError, ReadOptions, options_of, partial_folder, psnr};
+    use crate::encode::{
+        Fit, Folder, Image, OnError, ReadOptions, options_of, partial_folder, prepare, psnr, skipped_report,
+    };
     use crate::{Archive, CpuDecoder, Decoder, OutputSpec};
 
     /// A folder of two classes with five pictures of 40 x 30 pixels.
@@ -618,7 +297,7 @@ mod tests {
         assert!(!output.exists());
         let options = EncodeOptions { on_error: OnError::Skip, ..options() };
         let summary = encode(&source, &output, &options, &()).expect("encode");
-        let skipped: Vec<PathBuf> = summary.skipped.iter().map(|skipped| (&skipped.name).into()).collect();
+        let skipped: Vec<std::path::PathBuf> = summary.skipped.iter().map(|skipped| (&skipped.name).into()).collect();
         assert_eq!(skipped, [Path::new("cat/aa.jpg"), Path::new("dog/bb.png")]);
         let archive = Archive::open(&output).expect("open");
         assert_eq!(archive.labels().expect("labels").collect::<Vec<_>>(), [0, 0, 1, 1, 1]);

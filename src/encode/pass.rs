@@ -1,0 +1,298 @@
+//! The encoding pass: from images to the rows of an archive.
+
+use std::ops::Range;
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::checkpoint::{Checkpoint, Made, Progressed, Sample};
+#[cfg(feature = "gpu")]
+use super::chunk;
+use super::nearest::NearestCodeword;
+use super::quality::{psnr_db, squared_distance};
+use super::search::Search;
+use super::skipped::{Skipped, report_skipped};
+use super::source::Source;
+use super::{EncodeOptions, patches, prepare};
+use crate::error::{Error, Result};
+use crate::format::atomic::AtomicFile;
+use crate::format::writer::{ArchiveSpec, ArchiveWriter, SampleInfo};
+use crate::geometry::Geometry;
+use crate::progress::{Counter, Progress};
+
+/// An image's indices and the sum of its squared errors.
+pub(super) struct Encoded {
+    pub indices: Vec<u32>,
+    pub squared_error: u64,
+}
+
+/// The most images, and the most bytes of indices, that are in memory at once.
+const CHUNK_IMAGES: usize = 256;
+const CHUNK_BYTES: usize = 256 << 20;
+
+/// The encoding pass: all images, one chunk after another.
+pub(super) struct Pass<'a> {
+    source: &'a dyn Source,
+    options: &'a EncodeOptions,
+    geometry: Geometry,
+    made: &'a Made,
+    writer: ArchiveWriter<AtomicFile>,
+    tally: Tally,
+    checkpoint: Checkpoint,
+    /// The image that comes next.
+    pub next: usize,
+    /// What was done since it was last saved.
+    unsaved: Progressed,
+}
+
+impl<'a> Pass<'a> {
+    /// Starts a pass behind what an earlier one did.
+    pub fn new(
+        source: &'a dyn Source,
+        options: &'a EncodeOptions,
+        made: &'a Made,
+        mut checkpoint: Checkpoint,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let geometry = options.geometry()?;
+        let mut spec = ArchiveSpec::new(geometry, made.codebook.clone());
+        spec.max_error = options.max_error();
+        spec.labels = source.has_labels();
+        spec.captions = source.has_captions();
+        spec.psnr = true;
+        spec.classes = source.classes();
+        spec.samples = source.len();
+        spec.metadata.extend(super::recorded(options));
+        let mut writer = ArchiveWriter::new(checkpoint.archive()?, spec)?;
+        let mut tally = Tally::new(&geometry);
+        let (mut next, mut unsaved) = (0, Progressed::default());
+        let done = checkpoint.done();
+        let counter = Counter::new(progress, "resuming", done.last().map_or(0, |(_, progress)| progress.images));
+        'done: for (place, Progressed { images, samples, mut skipped }) in done {
+            for (i, sample) in samples.iter().enumerate() {
+                let psnr_db = Some(psnr_db(sample.squared_error, tally.image_len) as f32);
+                let info = SampleInfo { label: sample.label, caption: sample.caption.as_deref(), psnr_db };
+                if !writer.adopt(sample.crc32c, info)? {
+                    // The row did not reach the disk: it and all behind it are made again.
+                    next = sample.image;
+                    skipped.retain(|skipped| skipped.index < next);
+                    tally.skipped.extend(skipped.iter().cloned());
+                    unsaved = Progressed { images: next, samples: samples[..i].to_vec(), skipped };
+                    checkpoint.forget_from(place)?;
+                    break 'done;
+                }
+                tally.add(sample.squared_error);
+            }
+            counter.add(images - next)?;
+            tally.skipped.extend(skipped);
+            next = images;
+        }
+        Ok(Self { source, options, geometry, made, writer, tally, checkpoint, next, unsaved })
+    }
+
+    /// Encodes the images that are left.
+    pub fn run(&mut self, search: &Search, progress: &dyn Progress) -> Result<()> {
+        let counter = Counter::new(progress, "encoding", self.source.len());
+        counter.add(self.next)?;
+        match search {
+            Search::Cpu(search) => self.run_on_cpu(search, &counter),
+            #[cfg(feature = "gpu")]
+            Search::Gpu(search) => self.run_on_gpu(search, &counter),
+        }
+    }
+
+    fn run_on_cpu(&mut self, search: &NearestCodeword, counter: &Counter) -> Result<()> {
+        let chunk = (CHUNK_BYTES / (4 * self.geometry.patches())).clamp(1, CHUNK_IMAGES);
+        let bound = self.options.max_error();
+        while self.next < self.source.len() {
+            let images = self.next..(self.next + chunk).min(self.source.len());
+            let encoded: Vec<Result<Encoded>> = images
+                .clone()
+                .into_par_iter()
+                .map(|index| {
+                    counter.add(0)?;
+                    let image = prepare(self.source, index, self.options);
+                    let encoded = image.and_then(|image| {
+                        let changed = || Error::ImageChanged { name: self.source.name(index) };
+                        encode_image(&self.geometry, search, bound, &image.pixels).ok_or_else(changed)
+                    });
+                    counter.add(1)?;
+                    encoded
+                })
+                .collect();
+            self.take_all(images, encoded)?;
+        }
+        Ok(())
+    }
+
+    /// While the GPU searches, the CPU reads and resizes what comes next.
+    #[cfg(feature = "gpu")]
+    fn run_on_gpu(&mut self, search: &crate::gpu::GpuNearest, counter: &Counter) -> Result<()> {
+        let (source, options, geometry, codebook) = (self.source, self.options, self.geometry, &self.made.codebook);
+        let count = chunk::images_per_chunk(&geometry, CHUNK_IMAGES);
+        let range = |first: usize| first..(first + count).min(source.len());
+        let read = |images: Range<usize>| -> Vec<Result<super::Image>> {
+            let read = |index| counter.add(0).and_then(|()| prepare(source, index, options));
+            images.into_par_iter().map(read).collect()
+        };
+        let mut images = read(range(self.next));
+        while self.next < source.len() {
+            let here = range(self.next);
+            let (encoded, next) =
+                rayon::join(|| chunk::encode_chunk(&geometry, codebook, search, images), || read(range(here.end)));
+            images = next;
+            counter.add(here.len())?;
+            self.take_all(here, encoded?)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rows of images that follow those before, and saves from time to time.
+    fn take_all(&mut self, images: Range<usize>, encoded: Vec<Result<Encoded>>) -> Result<()> {
+        for (index, encoded) in images.zip(encoded) {
+            self.take(index, encoded)?;
+            self.next = index + 1;
+        }
+        if self.checkpoint.is_due() { self.save() } else { Ok(()) }
+    }
+
+    /// Writes an image's row, or notes that there is none.
+    fn take(&mut self, image: usize, encoded: Result<Encoded>) -> Result<()> {
+        match encoded {
+            Ok(Encoded { indices, squared_error }) => {
+                let (label, caption) = (self.source.label(image), self.source.caption(image)?);
+                let psnr_db = Some(psnr_db(squared_error, self.tally.image_len) as f32);
+                self.writer.push(&indices, SampleInfo { label, caption: caption.as_deref(), psnr_db })?;
+                self.tally.add(squared_error);
+                let crc32c = self.writer.last_checksum();
+                if self.source.is_lasting() {
+                    self.unsaved.samples.push(Sample { image, squared_error, crc32c, label, caption });
+                }
+                Ok(())
+            }
+            Err(error) if self.options.on_error.skips(&error) => {
+                let skipped = Skipped { index: image, name: self.source.name(image), reason: error.with_causes() };
+                self.tally.skipped.push(skipped.clone());
+                self.unsaved.skipped.push(skipped);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings what was done to the disk.
+    fn save(&mut self) -> Result<()> {
+        if !self.checkpoint.is_kept() {
+            self.checkpoint.save_codebook(self.made)?;
+        }
+        if self.unsaved == Progressed::default() {
+            return Ok(());
+        }
+        self.writer.sync()?;
+        self.unsaved.images = self.next;
+        self.checkpoint.save(std::mem::take(&mut self.unsaved))
+    }
+
+    /// Saves what was done before an error, if it took long enough to be worth it.
+    pub fn keep(&mut self) -> Result<()> {
+        if self.checkpoint.is_kept() || self.checkpoint.is_due() { self.save() } else { Ok(()) }
+    }
+
+    /// Completes the archive and moves it to its path.
+    pub fn finish(mut self, output: &Path) -> Result<Tally> {
+        if self.writer.samples() == 0 {
+            self.checkpoint.discard();
+            let first = self.tally.skipped.into_iter().next().map(|skipped| skipped.reason).unwrap_or_default();
+            return Err(Error::AllSkipped { files: self.source.len(), first });
+        }
+        if self.checkpoint.is_kept() {
+            self.save()?;
+        }
+        let archive = self.writer.finish(Some(self.tally.mean_psnr_db()))?;
+        // Before the archive: whoever is interrupted in between goes on from what is kept.
+        report_skipped(output, &self.tally.skipped)?;
+        archive.commit()?;
+        self.checkpoint.discard();
+        Ok(self.tally)
+    }
+}
+
+/// Figures over the samples so far.
+pub(super) struct Tally {
+    /// Values of an image.
+    image_len: u64,
+    pub samples: usize,
+    sum_psnr_db: f64,
+    pub min_psnr_db: f64,
+    pub squared_error: u64,
+    pub skipped: Vec<Skipped>,
+}
+
+impl Tally {
+    fn new(geometry: &Geometry) -> Self {
+        let image_len = geometry.image_len() as u64;
+        let (sum_psnr_db, min_psnr_db) = (0.0, f64::INFINITY);
+        Self { image_len, samples: 0, sum_psnr_db, min_psnr_db, squared_error: 0, skipped: Vec::new() }
+    }
+
+    fn add(&mut self, squared_error: u64) {
+        let psnr = psnr_db(squared_error, self.image_len);
+        self.samples += 1;
+        self.sum_psnr_db += psnr;
+        self.min_psnr_db = psnr.min(self.min_psnr_db);
+        self.squared_error += squared_error;
+    }
+
+    pub fn mean_psnr_db(&self) -> f64 {
+        self.sum_psnr_db / self.samples as f64
+    }
+}
+
+/// Finds the codewords of an image's patches, rows of the grid in parallel; with `max_error` those from which no
+/// value differs by more, `None` if a patch has no such codeword.
+pub(super) fn encode_image(
+    geometry: &Geometry,
+    search: &NearestCodeword,
+    max_error: Option<u8>,
+    image: &[u8],
+) -> Option<Encoded> {
+    let codeword_len = geometry.codeword_len();
+    let mut indices = vec![0; geometry.patches()];
+    let row_error = |(y, indices): (usize, &mut [u32])| {
+        let mut patch = vec![0; codeword_len];
+        let mut hint = None;
+        let mut squared_error = 0;
+        for (x, index) in indices.iter_mut().enumerate() {
+            patches::cut(geometry, image, x, y, &mut patch);
+            let (nearest, distance) = match max_error {
+                None => search.nearest(&patch, hint),
+                Some(max_error) => search.nearest_within(&patch, max_error, hint)?,
+            };
+            *index = nearest;
+            hint = Some(nearest);
+            squared_error += patch_error(geometry, x, y, &patch, search.codeword(nearest), distance);
+        }
+        Some(squared_error)
+    };
+    let rows = indices.par_chunks_mut(geometry.grid_width()).enumerate();
+    let squared_error = rows.with_min_len((1024 / geometry.grid_width()).max(1)).map(row_error).sum::<Option<u64>>()?;
+    Some(Encoded { indices, squared_error })
+}
+
+/// The squared error of what is visible of a patch at a squared distance from its codeword.
+pub(super) fn patch_error(
+    geometry: &Geometry,
+    x: usize,
+    y: usize,
+    patch: &[u8],
+    codeword: &[u8],
+    distance: u32,
+) -> u64 {
+    let (rows, values) = patches::visible(geometry, x, y);
+    if rows * values == geometry.codeword_len() {
+        return distance.into();
+    }
+    let row_len = geometry.patch_row_len();
+    let rows = patch.chunks_exact(row_len).zip(codeword.chunks_exact(row_len)).take(rows);
+    rows.map(|(a, b)| u64::from(squared_distance(&a[..values], &b[..values]))).sum()
+}
