@@ -67,7 +67,7 @@ impl<'a> Pass<'a> {
         let mut tally = Tally::new(&geometry);
         let (mut next, mut unsaved) = (0, Progressed::default());
         let done = checkpoint.done();
-        let counter = Counter::new(progress, "resuming", done.last().map_or(0, |(_, progress)| progress.images));
+        let counter = done.last().map(|(_, last)| Counter::new(progress, "resuming", last.images));
         'done: for (place, Progressed { images, samples, mut skipped }) in done {
             for (i, sample) in samples.iter().enumerate() {
                 let psnr_db = Some(psnr_db(sample.squared_error, tally.image_len) as f32);
@@ -83,7 +83,7 @@ impl<'a> Pass<'a> {
                 }
                 tally.add(sample.squared_error);
             }
-            counter.add(images - next)?;
+            counter.as_ref().map_or(Ok(()), |counter| counter.add(images - next))?;
             tally.skipped.extend(skipped);
             next = images;
         }
