@@ -148,6 +148,16 @@ pub enum Error {
         /// The width asked for.
         bits: u64,
     },
+    /// Codebooks, modes or images that the codec "layers" does not have.
+    #[error("{what}: found {found}, expected {expected}")]
+    Layers {
+        /// What is wrong.
+        what: &'static str,
+        /// What was found.
+        found: String,
+        /// What the codec allows.
+        expected: String,
+    },
     /// A sample number at or beyond the number of samples.
     #[error("sample {sample} does not exist: the archive has {samples} samples, numbered from 0")]
     Sample {
@@ -469,6 +479,7 @@ impl Error {
                 | Error::PartialIntegrity { .. }
                 | Error::Geometry { .. }
                 | Error::IndexWidth { .. }
+                | Error::Layers { .. }
         )
     }
 }

@@ -4,10 +4,12 @@
 //! `vq` is all that belongs to the codec "vq"; `writer` is the way back.
 
 pub(crate) mod atomic;
+pub(crate) mod books;
 pub(crate) mod checksum;
 pub(crate) mod container;
 pub(crate) mod header;
 pub(crate) mod index;
+pub(crate) mod record;
 pub(crate) mod vq;
 pub(crate) mod writer;
 
@@ -49,6 +51,8 @@ pub(crate) mod key {
     pub const MEAN_PSNR_DB: &str = "mean_psnr_db";
     pub const MAX_ERROR: &str = "max_error";
     pub const ENCODER: &str = "encoder";
+    pub const LUMA_MODES: &str = "luma_modes";
+    pub const CHROMA_MODES: &str = "chroma_modes";
     pub const HEADER_CRC32C: &str = "header_crc32c";
 
     /// All that this version of the format gives a meaning, but the tensors' checksums.
@@ -67,6 +71,8 @@ pub(crate) mod key {
         MEAN_PSNR_DB,
         MAX_ERROR,
         ENCODER,
+        LUMA_MODES,
+        CHROMA_MODES,
         HEADER_CRC32C,
     ];
 }
