@@ -209,7 +209,7 @@ fn run(path: &Path, told: Told, cached: bool) -> Result<Run> {
         map.advise(Advice::Random)?;
     }
     let archive = Archive::new(map)?;
-    let decoder = CpuDecoder::new(&archive);
+    let decoder = CpuDecoder::new(&archive)?;
     let spec = OutputSpec::default();
     let mut pixels = BufferPool::default().take(spec.batch_len(archive.geometry(), BATCH))?;
     // Warms the output.

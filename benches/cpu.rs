@@ -69,7 +69,7 @@ fn main() -> Result<()> {
 /// Every kind of batch, on one thread and on two.
 fn decoding(setting: &Setting) -> Result<()> {
     let measure = |archive: &Archive, indices: &str| -> Result<()> {
-        let decoder = CpuDecoder::new(archive);
+        let decoder = CpuDecoder::new(archive)?;
         for spec in [OutputSpec::default(), normalized(Dtype::F16), normalized(Dtype::F32)] {
             for (batch, threads) in [(64, 1), (64, 2), (512, 1), (512, 2)] {
                 let mut row = setting.beside_limit(archive, &decoder, &spec, batch, threads)?;
@@ -95,7 +95,7 @@ fn decoding(setting: &Setting) -> Result<()> {
 fn paths(setting: &Setting) -> Result<()> {
     for archive in &setting.archives {
         for path in CpuPath::available() {
-            let decoder = CpuDecoder::new(archive).with_path(path);
+            let decoder = CpuDecoder::new(archive)?.with_path(path);
             for spec in [OutputSpec::default(), normalized(Dtype::F16), normalized(Dtype::F32)] {
                 let mut row = setting.beside_limit(archive, &decoder, &spec, 256, 1)?;
                 row["table"] = "cpu_paths".into();
@@ -109,7 +109,7 @@ fn paths(setting: &Setting) -> Result<()> {
 /// From one thread to all, batches of 256.
 fn threads(setting: &Setting) -> Result<()> {
     for archive in &setting.archives {
-        let decoder = CpuDecoder::new(archive);
+        let decoder = CpuDecoder::new(archive)?;
         for spec in [OutputSpec::default(), normalized(Dtype::F32)] {
             let mut threads = 1;
             while threads <= setting.most_threads {
@@ -132,7 +132,7 @@ fn codebooks(setting: &Setting) -> Result<()> {
         let mut rows = Vec::new();
         for bits in (6..=most).filter(|&bits| bits % 2 == 0 || bits == most) {
             let archive = random_archive(setting.folder.path(), photograph(patch)?, 1 << bits, 4 * BATCH)?;
-            let decoder = CpuDecoder::new(&archive);
+            let decoder = CpuDecoder::new(&archive)?;
             let batches = batches(&archive, BATCH, 8 * BATCH)?;
             let mut output = BufferPool::default().take(spec.batch_len(archive.geometry(), BATCH))?;
             check(&archive, &decoder, &spec, &batches[0][..2])?;
@@ -164,7 +164,7 @@ fn calls(setting: &Setting) -> Result<()> {
     for (name, side, large) in [("224x224", 224, 64), ("32x32", 32, 512)] {
         let geometry = Geometry::new((side, side), 3, (4, 4))?;
         let archive = random_archive(setting.folder.path(), geometry, 4096, SAMPLES)?;
-        let decoder = CpuDecoder::new(&archive);
+        let decoder = CpuDecoder::new(&archive)?;
         let pool = pool(1)?;
         for spec in [OutputSpec::default(), normalized(Dtype::F32)] {
             let one = batches(&archive, 1, CALLS)?;
@@ -249,7 +249,7 @@ impl Setting {
         Ok(json!({
             "table": Value::Null,
             "patch": geometry.patch_width(),
-            "codewords": archive.codewords(),
+            "codewords": archive.vq()?.codewords(),
             "dtype": spec.dtype.name(),
             "layout": spec.layout.name(),
             "normalized": spec.normalization.is_some(),
@@ -285,7 +285,7 @@ fn batches(archive: &Archive, batch: usize, samples: usize) -> kuat::Result<Vec<
 /// Holds a decoder against the oracle.
 fn check(archive: &Archive, decoder: &CpuDecoder, spec: &OutputSpec, rows: &[&[u8]]) -> Result<()> {
     let [mut found, mut expected] = [0xaa, 0x55].map(|byte| vec![byte; spec.batch_len(archive.geometry(), rows.len())]);
-    NaiveDecoder::new(archive).decode_bytes(rows, spec, &mut expected)?;
+    NaiveDecoder::new(archive)?.decode_bytes(rows, spec, &mut expected)?;
     decoder.decode_bytes(rows, spec, &mut found)?;
     if found == expected { Ok(()) } else { Err(format!("{spec} on {} differs from the oracle", decoder.path()).into()) }
 }

@@ -47,11 +47,11 @@ fn main() -> Result<()> {
         let device = Device::open(&select)?;
         for archive in &archives {
             let len = archive.geometry().codeword_len();
-            let step = (archive.codewords() / CODEWORDS).max(1);
-            let fewer: Vec<u8> = archive.codebook().chunks_exact(len).step_by(step).flatten().copied().collect();
+            let step = (archive.vq()?.codewords() / CODEWORDS).max(1);
+            let fewer: Vec<u8> = archive.vq()?.codebook().chunks_exact(len).step_by(step).flatten().copied().collect();
             measure(&device, &fewer, len)?;
             if step > 1 {
-                measure(&device, archive.codebook(), len)?;
+                measure(&device, archive.vq()?.codebook(), len)?;
             }
         }
     }

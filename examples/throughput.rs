@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         dtype => OutputSpec { dtype, layout: Layout::Nchw, normalization: Some(Normalization::imagenet()) },
     };
     let archive = Archive::open(path)?;
-    let decoder = CpuDecoder::new(&archive);
+    let decoder = CpuDecoder::new(&archive)?;
     let mut pixels = vec![0; spec.batch_len(archive.geometry(), batch)];
     let mut times = Vec::new();
     let start = Instant::now();

@@ -9,8 +9,10 @@ use std::path::Path;
 use memmap2::Mmap;
 
 use crate::error::{Error, Result};
+use crate::format::codec::Codec;
+use crate::format::coding::Coding;
 use crate::format::header::Header;
-use crate::format::index::IndexWidth;
+use crate::format::vq::VqView;
 use crate::geometry::Geometry;
 use crate::reads::Reads;
 
@@ -51,13 +53,13 @@ impl Archive<Mmap> {
         }
         // SAFETY: the map is read-only and private to this archive. Another process could still change the file
         // under it; all reads go through shared slices of plain bytes whose every value is valid, and no decision
-        // on memory safety is taken twice on the same byte: the header is copied out while it is parsed, and
-        // indices are bounded by the decoders at each use.
+        // on memory safety is taken twice on the same byte: the header is copied out while it is parsed, offsets are
+        // copied out before they are checked, and indices are bounded by the decoders at each use.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map into memory", path))?;
         Self::new(map)
     }
 
-    /// Asks the operating system to read the index rows of these samples from disk, all at the same time, and does not
+    /// Asks the operating system to read the rows of these samples from disk, all at the same time, and does not
     /// wait for them. Call it with the next batch before a batch is decoded.
     ///
     /// This is for archives that memory does not hold. Without it random rows come from disk one after another, each
@@ -65,12 +67,12 @@ impl Archive<Mmap> {
     /// process had to read something during its last calls. Does nothing but the check on systems other than Unix.
     ///
     /// # Errors
-    /// [`Error::Sample`] for the first sample that does not exist.
+    /// As [`row`](Self::row), for the first sample that has none.
     pub fn will_need(&self, samples: impl IntoIterator<Item = usize>) -> Result<()> {
         let lately = self.reads.lately();
         samples.into_iter().try_for_each(|sample| {
             self.check(sample)?;
-            let row = self.header.vq.row(sample);
+            let row = self.header.coding.row(&self.data, sample)?;
             if lately {
                 will_need(&self.data, row);
             }
@@ -108,52 +110,45 @@ impl<D: AsRef<[u8]>> Archive<D> {
         self.header.samples
     }
 
-    /// The number of codewords.
-    pub fn codewords(&self) -> usize {
-        self.header.vq.codewords
+    /// How its images are coded.
+    pub fn codec(&self) -> Codec {
+        self.header.coding.codec()
     }
 
-    /// The codewords one after another, each [patch height, patch width, channels] values of 0 to 255.
-    pub fn codebook(&self) -> &[u8] {
-        &self.bytes()[self.header.vq.codebook.clone()]
-    }
-
-    /// The width of stored indices.
-    pub fn index_width(&self) -> IndexWidth {
-        self.header.vq.index_width
-    }
-
-    /// Bytes of a stored index row.
-    pub fn row_len(&self) -> usize {
-        self.header.vq.row_len
-    }
-
-    /// The index row of a sample as it is stored: what decoders take.
+    /// What only an archive of the codec "vq" has: the codebook, and an index for each patch.
     ///
     /// # Errors
-    /// [`Error::Sample`] if there is no such sample.
+    /// [`Error::OtherCodec`] for an archive of another codec.
+    pub fn vq(&self) -> Result<VqView<'_>> {
+        match &self.header.coding {
+            Coding::Vq(vq) => Ok(VqView { file: self.bytes(), geometry: self.geometry(), samples: self.samples(), vq }),
+            Coding::Layers(_) => Err(Error::OtherCodec { found: self.codec(), expected: Codec::Vq }),
+        }
+    }
+
+    /// Bytes of a row, in the mean over all samples.
+    pub fn mean_row_len(&self) -> f64 {
+        match &self.header.coding {
+            Coding::Vq(vq) => vq.row_len as f64,
+            Coding::Layers(layers) => layers.rows_len() as f64 / self.samples().max(1) as f64,
+        }
+    }
+
+    /// The row of a sample as it is stored, its indices or its record: what decoders take.
+    ///
+    /// # Errors
+    /// [`Error::Sample`] if there is no such sample; [`Error::Tensor`] if the offsets of its record are damaged.
     pub fn row(&self, sample: usize) -> Result<&[u8]> {
         self.check(sample)?;
-        Ok(&self.bytes()[self.header.vq.row(sample)])
+        Ok(&self.bytes()[self.header.coding.row(self.bytes(), sample)?])
     }
 
-    /// The index rows of a batch, in the order asked for.
+    /// The rows of a batch, in the order asked for.
     ///
     /// # Errors
-    /// [`Error::Sample`] for the first sample that does not exist.
+    /// As [`row`](Self::row), for the first sample that has none.
     pub fn rows(&self, samples: impl IntoIterator<Item = usize>) -> Result<Vec<&[u8]>> {
         samples.into_iter().map(|sample| self.row(sample)).collect()
-    }
-
-    /// The indices of a sample, one per patch, row by row. They are as stored, possibly beyond the codebook.
-    ///
-    /// # Errors
-    /// [`Error::Sample`] if there is no such sample.
-    pub fn indices(&self, sample: usize) -> Result<Vec<u32>> {
-        let row = self.row(sample)?;
-        let mut indices = vec![0; self.geometry().patches()];
-        self.index_width().unpack(row, 0, &mut indices);
-        Ok(indices)
     }
 
     /// The label of a sample; `None` if it, or the whole archive, has none.

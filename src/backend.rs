@@ -62,11 +62,11 @@ impl Backend {
     /// [`Decoder::device_name`] tells what was chosen.
     ///
     /// # Errors
-    /// As [`device`](Self::device), and any error of [`GpuDecoder::new`].
+    /// As [`device`](Self::device), and any error of [`GpuDecoder::new`] and [`CpuDecoder::new`].
     pub fn decoder<D: AsRef<[u8]>>(self, archive: &Archive<D>, adapter: Option<&str>) -> Result<Box<dyn Decoder>> {
         Ok(match self.device(adapter)? {
             Some(device) => Box::new(GpuDecoder::new(&device, archive)?),
-            None => Box::new(CpuDecoder::new(archive)),
+            None => Box::new(CpuDecoder::new(archive)?),
         })
     }
 }

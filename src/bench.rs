@@ -79,10 +79,10 @@ pub fn bench<D: AsRef<[u8]> + Sync>(
         return Err(Error::Argument { argument, found, expected: "at least one sample to decode".into() });
     }
     let devices: Vec<Device> = options.gpus.iter().map(Device::open).collect::<Result<_>>()?;
-    let cpu = options.cpu.then(|| CpuDecoder::new(archive));
+    let cpu = options.cpu.then(|| CpuDecoder::new(archive)).transpose()?;
     let gpus: Vec<GpuDecoder> = devices.iter().map(|device| GpuDecoder::new(device, archive)).collect::<Result<_>>()?;
     let residents: Vec<Option<Resident>> = gpus.iter().map(|gpu| resident(gpu, archive)).collect::<Result<_>>()?;
-    let naive = NaiveDecoder::new(archive);
+    let naive = NaiveDecoder::new(archive)?;
     let decoders = gpus.len() + usize::from(options.cpu);
     let counter = Counter::new(progress, "measuring", options.batches.len() * options.outputs.len() * decoders);
     let mut rows = Vec::new();
@@ -170,7 +170,7 @@ pub fn bench_kernel<D: AsRef<[u8]>>(
     runs: usize,
 ) -> Result<Vec<KernelRow>> {
     let batch = Batch::new(archive, size, runs)?;
-    let expected = decode_bytes(&NaiveDecoder::new(archive), &batch.runs[0], spec)?;
+    let expected = decode_bytes(&NaiveDecoder::new(archive)?, &batch.runs[0], spec)?;
     let mut rows = Vec::new();
     for &workgroup in workgroups {
         let gpu = gpu.with_workgroup_size(workgroup)?;
@@ -223,7 +223,7 @@ pub fn bench_latency<D: AsRef<[u8]>>(
 ) -> Result<Vec<LatencyRow>> {
     const RUNS: usize = 5;
     let batch = Batch::new(archive, size, RUNS + 1)?;
-    let mut output = decode_bytes(&NaiveDecoder::new(archive), &batch.runs[0], spec)?;
+    let mut output = decode_bytes(&NaiveDecoder::new(archive)?, &batch.runs[0], spec)?;
     let mut steps = Vec::new();
     let mut start = Instant::now();
     let mut step = |step| {

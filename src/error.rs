@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::format::codec::Codec;
+
 /// What the library's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -197,6 +199,14 @@ pub enum Error {
     Normalization {
         /// What is wrong with them.
         problem: String,
+    },
+    /// Something asked of an archive that only those of another codec have.
+    #[error("{}", other_codec(*found, *expected))]
+    OtherCodec {
+        /// The archive's codec.
+        found: Codec,
+        /// The codec that has it.
+        expected: Codec,
     },
     /// An argument that is out of range or contradicts another.
     #[error("{argument} is {found}, expected {expected}")]
@@ -421,6 +431,16 @@ pub enum Error {
 
 fn allowed(budget: Option<u64>) -> String {
     budget.map_or("more than it has".into(), |bytes| format!("{bytes} are allowed"))
+}
+
+fn other_codec(found: Codec, expected: Codec) -> String {
+    let lacks = match expected {
+        Codec::Vq => "no codebook of patches and no index per patch",
+        Codec::Layers => "no records of layers",
+    };
+    format!(
+        "the archive's codec is \"{found}\", which has {lacks}; decode images instead, or encode with the codec \"{expected}\""
+    )
 }
 
 fn fitting(bound: Option<u8>) -> String {

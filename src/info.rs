@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::archive::Archive;
+use crate::format::codec::Codec;
 use crate::format::tensor;
 
 /// A description of an archive, from its header alone.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ArchiveInfo {
+    /// How images are coded.
+    pub codec: Codec,
     /// Number of samples.
     pub samples: usize,
     /// Width of an image in pixels.
@@ -27,12 +30,12 @@ pub struct ArchiveInfo {
     pub grid_width: usize,
     /// Patches down an image.
     pub grid_height: usize,
-    /// Codewords in the codebook.
-    pub codewords: usize,
-    /// Bits of a stored index.
-    pub index_bits: usize,
-    /// Bytes of an index row.
-    pub bytes_per_image: usize,
+    /// Codewords in the codebook; `None` for a codec that has no codebook of patches.
+    pub codewords: Option<usize>,
+    /// Bits of a stored index; `None` for such a codec.
+    pub index_bits: Option<usize>,
+    /// Bytes of a row, in the mean over all samples.
+    pub bytes_per_image: f64,
     /// Bytes of the whole archive.
     pub file_len: usize,
     /// What the encoder measured.
@@ -69,12 +72,13 @@ pub struct TensorInfo {
 impl<D: AsRef<[u8]>> Archive<D> {
     /// Describes the archive.
     pub fn info(&self) -> ArchiveInfo {
-        let g = self.geometry();
+        let (g, vq) = (self.geometry(), self.vq().ok());
         let tensors: BTreeMap<_, _> = self
             .tensors()
             .map(|(name, dtype, shape)| (name.into(), TensorInfo { dtype: dtype.into(), shape: shape.to_vec() }))
             .collect();
         ArchiveInfo {
+            codec: self.codec(),
             samples: self.samples(),
             image_width: g.image_width(),
             image_height: g.image_height(),
@@ -83,9 +87,9 @@ impl<D: AsRef<[u8]>> Archive<D> {
             patch_height: g.patch_height(),
             grid_width: g.grid_width(),
             grid_height: g.grid_height(),
-            codewords: self.codewords(),
-            index_bits: self.index_width().bits(),
-            bytes_per_image: self.row_len(),
+            codewords: vq.map(|vq| vq.codewords()),
+            index_bits: vq.map(|vq| vq.index_width().bits()),
+            bytes_per_image: self.mean_row_len(),
             file_len: self.file_len(),
             mean_psnr_db: self.mean_psnr_db(),
             max_error: self.max_error(),

@@ -5,8 +5,11 @@ use serde::{Serialize, Serializer};
 
 use crate::archive::Archive;
 use crate::error::Result;
+use crate::format::MAX_PSNR_DB;
 use crate::format::checksum::crc32c;
-use crate::format::{MAX_PSNR_DB, tensor};
+use crate::format::coding::Coding;
+use crate::format::vq::Vq;
+use crate::geometry::Geometry;
 use crate::progress::{Counter, Progress};
 
 /// What [`Archive::verify`] found.
@@ -38,13 +41,19 @@ pub struct BadSample {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SampleProblem {
-    /// The bytes of its index row changed since they were written.
-    #[error("its index row has CRC-32C {found:08x}, recorded is {expected:08x}")]
+    /// The bytes of its row changed since they were written.
+    #[error("its row has CRC-32C {found:08x}, recorded is {expected:08x}")]
     Checksum {
         /// The checksum computed.
         found: u32,
         /// The checksum recorded.
         expected: u32,
+    },
+    /// Its record cannot be found.
+    #[error("its record cannot be found: {problem}")]
+    Record {
+        /// What is wrong with its offsets.
+        problem: String,
     },
     /// It names a codeword that does not exist.
     #[error("patch {patch} has index {index}, the codebook has {codewords} codewords")]
@@ -111,9 +120,13 @@ impl<D: AsRef<[u8]> + Sync> Archive<D> {
                 report.problems.extend(damaged);
             }
             None => {
-                let tensors = header.container.tensors.keys().filter(|name| *name != tensor::INDICES);
+                let tensors = header.container.tensors.keys().filter(|name| *name != self.codec().rows());
                 report.unchecked.extend(tensors.map(|name| format!("tensor `{name}`: no checksum")));
-                report.unchecked.push("index rows: no checksums".into());
+                let rows = match header.coding {
+                    Coding::Vq(_) => "index rows",
+                    Coding::Layers(_) => "records",
+                };
+                report.unchecked.push(format!("{rows}: no checksums"));
             }
         }
         if let Some(captions) = &header.captions {
@@ -123,27 +136,32 @@ impl<D: AsRef<[u8]> + Sync> Archive<D> {
                 report.problems.push("the captions do not begin and end where their bytes do".into());
             }
         }
+        if let Coding::Layers(layers) = &header.coding
+            && !layers.is_complete(self.bytes())
+        {
+            report.problems.push("the records do not begin and end where their words do".into());
+        }
         let counter = Counter::new(progress, "verifying", self.samples());
         let bad: Vec<Option<BadSample>> = (0..self.samples())
             .into_par_iter()
             .with_min_len(64)
-            .map_init(
-                || vec![0; self.geometry().grid_width()],
-                |scratch, sample| {
-                    let problem = self.check_sample(sample, scratch);
-                    counter.add(1)?;
-                    Ok(problem.map(|problem| BadSample { sample, problem }))
-                },
-            )
+            .map_init(Vec::new, |scratch, sample| {
+                let problem = self.check_sample(sample, scratch);
+                counter.add(1)?;
+                Ok(problem.map(|problem| BadSample { sample, problem }))
+            })
             .filter(|found| !matches!(found, Ok(None)))
             .collect::<Result<_>>()?;
         report.bad_samples = bad.into_iter().flatten().collect();
         Ok(report)
     }
 
-    fn check_sample(&self, sample: usize, indices: &mut [u32]) -> Option<SampleProblem> {
+    fn check_sample(&self, sample: usize, scratch: &mut Vec<u32>) -> Option<SampleProblem> {
         let header = self.header();
-        let row = &self.bytes()[header.vq.row(sample)];
+        let row = match self.row(sample) {
+            Ok(row) => row,
+            Err(error) => return Some(SampleProblem::Record { problem: error.to_string() }),
+        };
         if let Some(checksums) = &header.checksums {
             let (checksums, _) = self.bytes()[checksums.clone()].as_chunks::<4>();
             let (found, expected) = (crc32c(row), u32::from_le_bytes(checksums[sample]));
@@ -151,12 +169,12 @@ impl<D: AsRef<[u8]> + Sync> Archive<D> {
                 return Some(SampleProblem::Checksum { found, expected });
             }
         }
-        let codewords = self.codewords();
-        for first in (0..self.geometry().patches()).step_by(indices.len()) {
-            self.index_width().unpack(row, first, indices);
-            if let Some(at) = indices.iter().position(|&index| index as usize >= codewords) {
-                return Some(SampleProblem::Index { patch: first + at, index: indices[at], codewords });
-            }
+        let problem = match &header.coding {
+            Coding::Vq(vq) => check_indices(vq, self.geometry(), row, scratch),
+            Coding::Layers(_) => None,
+        };
+        if problem.is_some() {
+            return problem;
         }
         if let (Ok(Some(label)), Some(classes)) = (self.label(sample), self.classes())
             && !(0..classes.len() as i64).contains(&label)
@@ -170,4 +188,17 @@ impl<D: AsRef<[u8]> + Sync> Archive<D> {
         }
         self.caption(sample).is_err().then_some(SampleProblem::Caption)
     }
+}
+
+/// Looks for an index beyond the codebook, a row of the grid at a time.
+fn check_indices(vq: &Vq, geometry: &Geometry, row: &[u8], scratch: &mut Vec<u32>) -> Option<SampleProblem> {
+    let codewords = vq.codewords;
+    scratch.resize(geometry.grid_width(), 0);
+    for first in (0..geometry.patches()).step_by(scratch.len()) {
+        vq.index_width.unpack(row, first, scratch);
+        if let Some(at) = scratch.iter().position(|&index| index as usize >= codewords) {
+            return Some(SampleProblem::Index { patch: first + at, index: scratch[at], codewords });
+        }
+    }
+    None
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 
 use common::{Random, archive, archive_bytes};
-use kuat::{Archive, ArchiveSpec, ArchiveWriter, CpuDecoder, Decoder, Error, Geometry, IndexWidth, NaiveDecoder};
-use kuat::{MAX_PATCH_SIDE, OutputSpec, SampleInfo};
+use kuat::{Archive, ArchiveSpec, ArchiveWriter, CodingSpec, CpuDecoder, Decoder, Error, Geometry, IndexWidth};
+use kuat::{LayersSpec, MAX_PATCH_SIDE, NaiveDecoder, OutputSpec, SampleInfo, TensorSpec};
 use proptest::prelude::*;
 
 fn small(labels: bool, captions: bool) -> ArchiveSpec {
@@ -123,7 +123,8 @@ fn what_cannot_be_stored_is_refused() {
     let geometry = Geometry::new((5, 3), 3, (2, 2)).expect("valid");
     assert!(matches!(new(ArchiveSpec::new(geometry, vec![])), Err(Error::Argument { .. })));
     assert!(matches!(new(ArchiveSpec::new(geometry, vec![0; 13])), Err(Error::Argument { .. })));
-    let narrow = ArchiveSpec { index_width: IndexWidth::new(1).ok(), ..small(false, false) };
+    let coding = CodingSpec::Vq { codebook: (0..3 * 12).collect(), index_width: IndexWidth::new(1).ok() };
+    let narrow = ArchiveSpec { coding, ..small(false, false) };
     assert!(matches!(new(narrow), Err(Error::Argument { .. })));
     let writer = ArchiveWriter::new(Cursor::new(Vec::new()), small(false, false)).expect("valid");
     assert!(matches!(writer.finish(Some(f64::NAN)), Err(Error::Argument { .. })));
@@ -138,6 +139,57 @@ fn what_cannot_be_stored_is_refused() {
         assert!(matches!(writer.push(&[0; 6], info), Err(Error::Argument { .. })), "{psnr_db:?}");
     }
     assert_eq!(writer.samples(), 0);
+}
+
+#[test]
+fn tensors_of_layers_are_stored_as_they_are_and_aligned() {
+    let geometry = Geometry::new((8, 8), 1, (8, 8)).expect("valid");
+    let tensor = |name: &str, dtype: &str, shape: &[u64], bytes: &[u8]| TensorSpec {
+        name: name.into(),
+        dtype: dtype.into(),
+        shape: shape.into(),
+        bytes: bytes.into(),
+    };
+    let layers = LayersSpec {
+        tensors: vec![tensor("b", "I8", &[3], &[1, 2, 3]), tensor("a", "U16", &[1, 2], &[4, 5, 6, 7])],
+        metadata: BTreeMap::from([("depth".into(), "2".into())]),
+    };
+    let spec = |layers| ArchiveSpec::with_coding(geometry, CodingSpec::Layers(layers));
+    // A wrong guess at the number of samples: rows are moved.
+    let guess = ArchiveSpec { samples: 9, ..spec(layers.clone()) };
+    let mut writer = ArchiveWriter::new(Cursor::new(Vec::new()), guess).expect("valid");
+    assert!(matches!(writer.push_record(&[0; 5], SampleInfo::default()), Err(Error::Argument { .. })));
+    assert!(matches!(writer.push(&[0], SampleInfo::default()), Err(Error::OtherCodec { .. })));
+    for record in [&[8; 8][..], &[9; 4]] {
+        writer.push_record(record, SampleInfo::default()).expect("valid");
+    }
+    let file = writer.finish(None).expect("written").into_inner();
+    let tensors = safetensors::SafeTensors::deserialize(&file).expect("a safetensors file");
+    let expected: [(&str, usize, &[u8]); 4] = [
+        ("records.offsets", 8, &[0u64, 2, 3].map(u64::to_le_bytes).concat()),
+        ("records", 4, &[8, 8, 8, 8, 8, 8, 8, 8, 9, 9, 9, 9]),
+        ("a", 2, &[4, 5, 6, 7]),
+        ("b", 1, &[1, 2, 3]),
+    ];
+    for (name, size, bytes) in expected {
+        let data = tensors.tensor(name).expect("there").data();
+        assert_eq!(data, bytes, "{name}");
+        assert_eq!((data.as_ptr() as usize - file.as_ptr() as usize) % size, 0, "`{name}` is not aligned");
+    }
+    let (_, header) = safetensors::SafeTensors::read_metadata(&file).expect("a header");
+    let metadata = header.metadata().as_ref().expect("metadata");
+    assert_eq!((metadata["codec"].as_str(), metadata["depth"].as_str()), ("layers", "2"));
+    assert_eq!(metadata["b_crc32c"], format!("{:08x}", crc32c_bit_by_bit(&[1, 2, 3])));
+    for taken in ["header", "records", "checksums"] {
+        let layers = LayersSpec { tensors: vec![tensor(taken, "U8", &[1], &[0])], ..LayersSpec::default() };
+        assert!(matches!(ArchiveWriter::new(Cursor::new(Vec::new()), spec(layers)), Err(Error::Argument { .. })));
+    }
+    for wrong in [tensor("a", "U16", &[3], &[0; 4]), tensor("a", "U8", &[u64::MAX, 2], &[0; 4])] {
+        let layers = LayersSpec { tensors: vec![wrong], ..LayersSpec::default() };
+        assert!(matches!(ArchiveWriter::new(Cursor::new(Vec::new()), spec(layers)), Err(Error::Argument { .. })));
+    }
+    let patches = ArchiveSpec { geometry: Geometry::new((8, 8), 1, (4, 4)).expect("valid"), ..spec(layers) };
+    assert!(matches!(ArchiveWriter::new(Cursor::new(Vec::new()), patches), Err(Error::Geometry { .. })));
 }
 
 #[test]
@@ -172,7 +224,7 @@ fn what_is_needed_next_is_checked_and_changes_nothing() {
         assert!(matches!(archive.will_need([0, 9, 0]), Err(Error::Sample { sample: 9, samples: 9 })));
     }
     for (sample, row) in rows.iter().enumerate() {
-        assert_eq!(&archive.indices(sample).expect("there"), row);
+        assert_eq!(&archive.vq().expect("vq").indices(sample).expect("there"), row);
     }
 }
 
@@ -194,21 +246,21 @@ proptest! {
         let mut random = Random::new(seed);
         let codebook: Vec<u8> = (0..codewords * geometry.codeword_len()).map(|_| random.next() as u8).collect();
         let rows: Vec<Vec<u32>> = (0..samples).map(|_| random.indices(geometry.patches(), codewords)).collect();
-        let mut spec = ArchiveSpec::new(geometry, codebook.clone());
-        spec.samples = guess;
         let narrowest = IndexWidth::narrowest(codewords).expect("valid").bits() as u64;
-        spec.index_width = IndexWidth::new(narrowest + extra_bits).ok();
+        let index_width = IndexWidth::new(narrowest + extra_bits).ok();
+        let mut spec = ArchiveSpec::with_coding(geometry, CodingSpec::Vq { codebook: codebook.clone(), index_width });
+        spec.samples = guess;
         let archive = archive(spec, &rows);
         prop_assert_eq!(archive.geometry(), &geometry);
-        prop_assert_eq!(archive.codebook(), codebook);
+        prop_assert_eq!(archive.vq().expect("vq").codebook(), codebook);
         for (sample, row) in rows.iter().enumerate() {
-            prop_assert_eq!(&archive.indices(sample).expect("there"), row);
+            prop_assert_eq!(&archive.vq().expect("vq").indices(sample).expect("there"), row);
         }
         prop_assert!(archive.verify(&()).expect("verified").is_ok());
         let rows = archive.rows(0..samples).expect("there");
         let spec = OutputSpec::default();
-        let expected: Vec<u8> = NaiveDecoder::new(&archive).decode(&rows, &spec).expect("decoded");
-        let found: Vec<u8> = CpuDecoder::new(&archive).decode(&rows, &spec).expect("decoded");
+        let expected: Vec<u8> = NaiveDecoder::new(&archive).expect("decoder").decode(&rows, &spec).expect("decoded");
+        let found: Vec<u8> = CpuDecoder::new(&archive).expect("decoder").decode(&rows, &spec).expect("decoded");
         prop_assert!(found == expected);
     }
 
@@ -238,7 +290,7 @@ proptest! {
             let _ = archive.verify(&()).expect("verified");
             if archive.samples() > 0 && archive.geometry().image_len() < 1 << 20 {
                 let row = archive.rows([0]).expect("there");
-                CpuDecoder::new(&archive).decode::<u8>(&row, &OutputSpec::default()).expect("decoded");
+                CpuDecoder::new(&archive).expect("decoder").decode::<u8>(&row, &OutputSpec::default()).expect("decoded");
                 let _ = archive.caption(0);
             }
         }

@@ -3,8 +3,10 @@
 
 mod common;
 
+use std::io::Cursor;
+
 use common::{Random, archive_bytes};
-use kuat::{Archive, ArchiveSpec, Error, Geometry};
+use kuat::{Archive, ArchiveSpec, ArchiveWriter, Codec, CodingSpec, Error, Geometry, LayersSpec, SampleInfo};
 use serde_json::{Value, json};
 
 /// A small archive with everything that one can hold: 3 samples of 8x6 RGB in patches of 4x4.
@@ -126,7 +128,7 @@ fn a_key_that_stands_twice_is_refused() {
 
 #[test]
 fn another_format_version_or_codec_is_refused_by_name() {
-    for (key, value) in [("format", "jpeg"), ("version", "2"), ("codec", "layers")] {
+    for (key, value) in [("format", "jpeg"), ("version", "2"), ("codec", "wavelets")] {
         let error = refused(metadata(key, value));
         assert!(matches!(error, Error::Metadata { .. }) && error.to_string().contains(value), "{error:?}");
     }
@@ -404,6 +406,118 @@ fn captions_that_leave_bytes_over_are_a_problem() {
         damaged[start + place] = 5;
         let report = Archive::new(damaged).expect("opens").verify(&()).expect("verified");
         assert_eq!(report.problems.len(), 1, "{report:?}");
+    }
+}
+
+/// What an archive of the codec "layers" must have beside its records.
+fn layers() -> LayersSpec {
+    LayersSpec::default()
+}
+
+/// Four samples of 16x8 RGB, their records of 2, 0, 3 and 1 words.
+fn records() -> Vec<u8> {
+    let geometry = Geometry::new((16, 8), 3, (8, 8)).expect("valid");
+    let spec = ArchiveSpec { samples: 4, ..ArchiveSpec::with_coding(geometry, CodingSpec::Layers(layers())) };
+    let mut writer = ArchiveWriter::new(Cursor::new(Vec::new()), spec).expect("valid");
+    for (sample, words) in [2, 0, 3, 1].into_iter().enumerate() {
+        writer.push_record(&vec![sample as u8; 4 * words], SampleInfo::default()).expect("valid");
+    }
+    writer.finish(None).expect("written").into_inner()
+}
+
+/// The same with other offsets.
+fn with_offsets(offsets: [u64; 5]) -> Archive<Vec<u8>> {
+    let mut file = records();
+    let found = [0u64, 2, 2, 5, 6].map(u64::to_le_bytes).concat();
+    let start = file.windows(40).position(|bytes| bytes == found).expect("there");
+    file[start..start + 40].copy_from_slice(&offsets.map(u64::to_le_bytes).concat());
+    Archive::new(file).expect("offsets are looked at when they are used")
+}
+
+#[test]
+fn records_of_different_lengths_come_back() {
+    let archive = Archive::new(records()).expect("opens");
+    assert_eq!((archive.codec(), archive.mean_row_len()), (Codec::Layers, 6.0));
+    let rows = archive.rows([3, 0, 1, 2]).expect("there");
+    assert_eq!(rows, [&[3; 4][..], &[0; 8], &[], &[2; 12]]);
+    assert!(matches!(archive.row(4), Err(Error::Sample { sample: 4, samples: 4 })));
+    let error = archive.vq().expect_err("it has no codebook of patches");
+    assert!(matches!(error, Error::OtherCodec { found: Codec::Layers, expected: Codec::Vq }));
+    let info = archive.info();
+    assert_eq!((info.codec, info.codewords, info.index_bits, info.bytes_per_image), (Codec::Layers, None, None, 6.0));
+}
+
+#[test]
+fn offsets_of_records_that_are_hostile_are_named() {
+    for (offsets, bad) in [
+        // Out of order, beyond the end, and where a product with the size of a word overflows.
+        ([0, 3, 2, 5, 6], &[1][..]),
+        ([0, 2, 2, 7, 6], &[2, 3]),
+        ([0, 2, 2, 5, 7], &[3]),
+        ([0, u64::MAX, 2, 5, 6], &[0, 1]),
+        ([0, 2, 1 << 62, (1 << 62) + 1, 6], &[1, 2, 3]),
+    ] {
+        let archive = with_offsets(offsets);
+        for sample in 0..4 {
+            match archive.row(sample) {
+                Err(Error::Tensor { tensor, found, .. }) if bad.contains(&sample) => {
+                    assert_eq!(tensor, "records.offsets");
+                    assert!(found.contains(&format!("sample {sample}")), "{found}");
+                }
+                row => assert!(row.is_ok() && !bad.contains(&sample), "{offsets:?}, sample {sample}: {row:?}"),
+            }
+        }
+        assert!(archive.rows(0..4).is_err());
+        let report = archive.verify(&()).expect("verified");
+        let named = report.bad_samples.iter().filter(|bad| bad.problem.to_string().contains("cannot be found"));
+        assert_eq!(named.map(|bad| bad.sample).collect::<Vec<_>>(), bad, "{report:?}");
+        assert!(report.problems.iter().any(|problem| problem.contains("`records.offsets`")), "{report:?}");
+    }
+    let report = with_offsets([1, 2, 2, 5, 6]).verify(&()).expect("verified");
+    assert!(report.problems.iter().any(|problem| problem.contains("do not begin")), "{report:?}");
+}
+
+#[test]
+fn every_flipped_bit_of_records_is_found() {
+    let file = records();
+    for bit in 0..file.len() * 8 {
+        let mut damaged = file.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(archive) = Archive::new(damaged) {
+            assert!(!archive.verify(&()).expect("verified").is_ok(), "bit {} of byte {}", bit % 8, bit / 8);
+        }
+    }
+}
+
+#[test]
+fn records_and_offsets_of_another_type_or_shape_are_refused() {
+    let altered = |change: &dyn Fn(&mut Value)| {
+        let file = records();
+        let (header, data) = split(&file);
+        let mut header: Value = serde_json::from_slice(header).expect("JSON");
+        header["__metadata__"].as_object_mut().expect("an object").retain(|key, _| !key.ends_with("_crc32c"));
+        header["other"] = header.as_object_mut().expect("an object").remove("checksums").expect("there");
+        change(&mut header);
+        join(header.to_string().as_bytes(), data)
+    };
+    assert_eq!(Archive::new(altered(&|_| ())).expect("opens").samples(), 4);
+    for (tensor, dtype) in [("records", "F32"), ("records.offsets", "I64")] {
+        refused!(altered(&|header| header[tensor]["dtype"] = json!(dtype)), Error::Tensor { .. });
+    }
+    refused!(altered(&|header| header["records"]["shape"] = json!([3, 2])), Error::Tensor { .. });
+    for samples in ["3", "5", "18446744073709551615"] {
+        refused!(altered(&|header| header["__metadata__"]["samples"] = json!(samples)), Error::Tensor { .. });
+    }
+    for tensor in ["records", "records.offsets"] {
+        let file = altered(&|header| {
+            let tensors = header.as_object_mut().expect("an object");
+            let info = tensors.remove(tensor).expect("there");
+            tensors.insert("renamed".into(), info);
+        });
+        refused!(file, Error::MissingTensor { .. });
+    }
+    for key in ["patch_width", "patch_height"] {
+        refused!(altered(&|header| header["__metadata__"][key] = json!("4")), Error::Geometry { .. });
     }
 }
 

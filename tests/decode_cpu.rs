@@ -5,8 +5,8 @@ mod common;
 
 use common::{CASES, Case, Random, archive, assert_same, outputs};
 use kuat::{
-    ArchiveSpec, BufferPool, CpuDecoder, CpuPath, Decoder, Dtype, Error, Geometry, IndexWidth, Layout, NaiveDecoder,
-    Normalization, OutputSpec,
+    ArchiveSpec, BufferPool, CodingSpec, CpuDecoder, CpuPath, Decoder, Dtype, Error, Geometry, IndexWidth, Layout,
+    NaiveDecoder, Normalization, OutputSpec,
 };
 
 #[test]
@@ -15,7 +15,7 @@ fn the_oracle_places_every_pixel_where_it_belongs() {
     let geometry = Geometry::new((3, 3), 3, (2, 2)).expect("valid");
     let codebook = (0..24).collect();
     let archive = archive(ArchiveSpec::new(geometry, codebook), &[vec![0, 1, 1, 0]]);
-    let decoder = NaiveDecoder::new(&archive);
+    let decoder = NaiveDecoder::new(&archive).expect("decoder");
     let rows = archive.rows([0]).expect("there");
     let nhwc: Vec<u8> = decoder.decode(&rows, &OutputSpec::default()).expect("decoded");
     #[rustfmt::skip]
@@ -39,7 +39,7 @@ fn the_oracle_places_every_pixel_where_it_belongs() {
 fn the_cpu_equals_the_oracle_bit_for_bit_in_every_case() {
     for case in CASES {
         let archive = case.archive();
-        let naive = NaiveDecoder::new(&archive);
+        let naive = NaiveDecoder::new(&archive).expect("decoder");
         // Repeated and in reverse.
         let samples = (0..case.samples).rev().chain([0, 0]);
         let rows = archive.rows(samples).expect("there");
@@ -48,7 +48,7 @@ fn the_cpu_equals_the_oracle_bit_for_bit_in_every_case() {
             let (mut found, mut expected) = (vec![0xaa; len], vec![0x55; len]);
             naive.decode_bytes(&rows, &spec, &mut expected).expect("decoded");
             for path in CpuPath::available() {
-                let cpu = CpuDecoder::new(&archive).with_path(path);
+                let cpu = CpuDecoder::new(&archive).expect("decoder").with_path(path);
                 assert_eq!(cpu.path(), path);
                 cpu.decode_bytes(&rows, &spec, &mut found).expect("decoded");
                 assert_same(&format!("{case:?}, {path}"), &found, &expected, &spec, archive.geometry(), true);
@@ -66,7 +66,7 @@ fn large_batches_are_the_same_wherever_they_go() {
     {
         let case = Case { image, channels, patch, codewords, bits: None, samples: 3 };
         let archive = case.archive();
-        let naive = NaiveDecoder::new(&archive);
+        let naive = NaiveDecoder::new(&archive).expect("decoder");
         for spec in outputs(channels as usize) {
             let image = spec.batch_len(archive.geometry(), 1);
             let three = archive.rows(0..3).expect("there");
@@ -77,7 +77,11 @@ fn large_batches_are_the_same_wherever_they_go() {
             for (path, start) in CpuPath::available().into_iter().flat_map(|path| [(path, 0), (path, 4), (path, 1)]) {
                 memory.fill(0xaa);
                 let found = &mut memory[start..start + rows.len() * image];
-                CpuDecoder::new(&archive).with_path(path).decode_bytes(&rows, &spec, found).expect("decoded");
+                CpuDecoder::new(&archive)
+                    .expect("decoder")
+                    .with_path(path)
+                    .decode_bytes(&rows, &spec, found)
+                    .expect("decoded");
                 let same = found.chunks(image).zip(expected.chunks(image).cycle()).all(|(a, b)| a == b);
                 assert!(same, "{case:?}, {spec}, {path}, from byte {start}");
                 assert!(memory[..start].iter().all(|&byte| byte == 0xaa));
@@ -90,7 +94,7 @@ fn large_batches_are_the_same_wherever_they_go() {
 #[test]
 fn constants_that_round_unevenly_are_exact() {
     let archive = CASES[0].archive();
-    let naive = NaiveDecoder::new(&archive);
+    let naive = NaiveDecoder::new(&archive).expect("decoder");
     let rows = archive.rows([0, 1]).expect("there");
     let mut random = Random::new(5);
     for _ in 0..40 {
@@ -103,7 +107,11 @@ fn constants_that_round_unevenly_are_exact() {
             let (mut found, mut expected) = (vec![0; len], vec![0; len]);
             naive.decode_bytes(&rows, &spec, &mut expected).expect("decoded");
             for path in CpuPath::available() {
-                CpuDecoder::new(&archive).with_path(path).decode_bytes(&rows, &spec, &mut found).expect("decoded");
+                CpuDecoder::new(&archive)
+                    .expect("decoder")
+                    .with_path(path)
+                    .decode_bytes(&rows, &spec, &mut found)
+                    .expect("decoded");
                 assert_same(&format!("{mean:?} {std:?} {path}"), &found, &expected, &spec, archive.geometry(), true);
             }
         }
@@ -113,7 +121,13 @@ fn constants_that_round_unevenly_are_exact() {
 #[test]
 fn an_empty_batch_is_empty() {
     let archive = CASES[0].archive();
-    assert!(CpuDecoder::new(&archive).decode::<u8>(&[], &OutputSpec::default()).expect("decoded").is_empty());
+    assert!(
+        CpuDecoder::new(&archive)
+            .expect("decoder")
+            .decode::<u8>(&[], &OutputSpec::default())
+            .expect("decoded")
+            .is_empty()
+    );
 }
 
 #[test]
@@ -121,18 +135,18 @@ fn an_index_beyond_the_codebook_decodes_as_the_last_codeword() {
     let geometry = Geometry::new((64, 16), 3, (4, 4)).expect("valid");
     for bits in [8, 13, 16, 25, 32] {
         let width = IndexWidth::new(bits).expect("valid");
-        let mut spec = ArchiveSpec::new(geometry, (0..5 * 48).map(|i| i as u8).collect());
-        spec.index_width = Some(width);
-        let archive = archive(spec, &[vec![4; 64]]);
+        let codebook = (0..5 * 48).map(|i| i as u8).collect();
+        let coding = CodingSpec::Vq { codebook, index_width: Some(width) };
+        let archive = archive(ArchiveSpec::with_coding(geometry, coding), &[vec![4; 64]]);
         let mut row = Vec::new();
         width.pack(&[5, 255, u32::MAX, 4].repeat(16), &mut row);
-        let naive = NaiveDecoder::new(&archive);
+        let naive = NaiveDecoder::new(&archive).expect("decoder");
         let last: Vec<u8> = naive.decode(&archive.rows([0]).expect("there"), &Default::default()).expect("decoded");
         let mut found = vec![0; last.len()];
         naive.decode_bytes(&[&row], &OutputSpec::default(), &mut found).expect("decoded");
         assert_eq!(found, last, "{bits} bits, naive");
         for path in CpuPath::available() {
-            let cpu = CpuDecoder::new(&archive).with_path(path);
+            let cpu = CpuDecoder::new(&archive).expect("decoder").with_path(path);
             cpu.decode_bytes(&[&row], &OutputSpec::default(), &mut found).expect("decoded");
             assert_eq!(found, last, "{bits} bits, {path}");
         }
@@ -142,7 +156,7 @@ fn an_index_beyond_the_codebook_decodes_as_the_last_codeword() {
 #[test]
 fn arguments_that_do_not_fit_are_refused_and_nothing_is_written() {
     let archive = CASES[0].archive();
-    let cpu = CpuDecoder::new(&archive);
+    let cpu = CpuDecoder::new(&archive).expect("decoder");
     let rows = archive.rows([0]).expect("there");
     let image = archive.geometry().image_len();
     let u8_spec = OutputSpec::default();

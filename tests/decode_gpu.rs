@@ -13,7 +13,7 @@ use kuat::{Archive, Decoder, Error, NaiveDecoder, OutputSpec};
 
 fn check(device: &Device, case: &Case, outputs: &[OutputSpec]) {
     let archive = case.archive();
-    let naive = NaiveDecoder::new(&archive);
+    let naive = NaiveDecoder::new(&archive).expect("decoder");
     let gpu = GpuDecoder::new(device, &archive).unwrap_or_else(|error| panic!("{case:?}: {error}"));
     let rows = archive.rows((0..case.samples).rev().chain([0, 0])).expect("there");
     for spec in outputs {
@@ -33,7 +33,7 @@ fn check_resident(gpu: &GpuDecoder, archive: &Archive<Vec<u8>>, outputs: &[Outpu
     let resident = match Resident::new(gpu, archive, None) {
         Ok(resident) => resident,
         Err(Error::GpuLimit { found, needed, .. }) => {
-            let row = archive.row_len() as u64;
+            let row = archive.vq().expect("vq").row_len() as u64;
             return assert!(row > found && needed >= row && limits.max_storage_buffer_binding_size < row, "{case:?}");
         }
         Err(error) => panic!("{case:?}: {error}"),
@@ -43,7 +43,7 @@ fn check_resident(gpu: &GpuDecoder, archive: &Archive<Vec<u8>>, outputs: &[Outpu
     let rows = archive.rows(samples.iter().copied()).expect("there");
     for spec in outputs.iter().step_by(3) {
         let mut expected = vec![0x55; spec.batch_len(archive.geometry(), rows.len())];
-        NaiveDecoder::new(archive).decode_bytes(&rows, spec, &mut expected).expect("decoded");
+        NaiveDecoder::new(archive).expect("decoder").decode_bytes(&rows, spec, &mut expected).expect("decoded");
         let batch = resident.submit(&samples, spec).unwrap_or_else(|error| panic!("{case:?}, {spec:?}: {error}"));
         let found = batch.read().expect("read");
         let what = format!("{case:?}, {} resident parts, on {}", resident.parts(), gpu.device_name());
@@ -119,7 +119,7 @@ fn several_batches_in_flight_do_not_disturb_each_other() {
     on_every_adapter(|select| {
         let device = Device::open(select).expect("the adapter opens");
         let archive = CASES[0].archive();
-        let naive = NaiveDecoder::new(&archive);
+        let naive = NaiveDecoder::new(&archive).expect("decoder");
         let gpu = GpuDecoder::new(&device, &archive).expect("uploaded");
         let spec = OutputSpec::default();
         // Twice, so that the second round runs in buffers used before.
@@ -143,7 +143,7 @@ fn a_stream_submits_ahead_and_reads_behind_in_buffers_used_before() {
         let archive = CASES[0].archive();
         let gpu = GpuDecoder::new(&device, &archive).expect("uploaded");
         let resident = Resident::new(&gpu, &archive, None).expect("fits");
-        let naive = NaiveDecoder::new(&archive);
+        let naive = NaiveDecoder::new(&archive).expect("decoder");
         let spec = OutputSpec::default();
         let samples = |batch: usize| [batch % 5, (batch + 1) % 5];
         let rows = |batch| archive.rows(samples(batch)).expect("there");
@@ -234,7 +234,8 @@ fn results_are_there_for_commands_of_the_callers_own_on_an_adopted_device() {
         staging.map_async(wgpu::MapMode::Read, .., |result| result.expect("mapped"));
         raw.poll(wgpu::PollType::wait_indefinitely()).expect("done");
         let found = staging.get_mapped_range(..).expect("mapped");
-        let expected: Vec<u8> = NaiveDecoder::new(&archive).decode(&rows, &OutputSpec::default()).expect("decoded");
+        let expected: Vec<u8> =
+            NaiveDecoder::new(&archive).expect("decoder").decode(&rows, &OutputSpec::default()).expect("decoded");
         assert!(found[..] == expected);
     });
 }
@@ -245,9 +246,9 @@ fn an_index_beyond_the_codebook_decodes_as_the_last_codeword() {
         let device = Device::open(select).expect("the adapter opens");
         for case in CASES.iter().filter(|case| case.bits.is_some()) {
             let archive = case.archive();
-            let naive = NaiveDecoder::new(&archive);
+            let naive = NaiveDecoder::new(&archive).expect("decoder");
             let gpu = GpuDecoder::new(&device, &archive).expect("uploaded");
-            let row = vec![0xff; archive.row_len()];
+            let row = vec![0xff; archive.vq().expect("vq").row_len()];
             let expected: Vec<u8> = naive.decode(&[&row], &OutputSpec::default()).expect("decoded");
             let found: Vec<u8> = gpu.decode(&[&row], &OutputSpec::default()).expect("decoded");
             assert!(found == expected, "{case:?}");

@@ -118,7 +118,7 @@ def table(rows):
             lines.append(f"{name} not available: {row['missing']}")
             continue
         speeds = f"{row['images_per_s']:9,.0f} {min(row['rounds']):8,.0f} {max(row['rounds']):8,.0f}"
-        lines.append(f"{name} {speeds} {row['bytes_per_image']:7,}  {row['checked']}")
+        lines.append(f"{name} {speeds} {row['bytes_per_image']:7,.0f}  {row['checked']}")
     return "\n".join(lines)
 
 

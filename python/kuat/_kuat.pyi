@@ -71,6 +71,7 @@ class _Tensor(TypedDict):
 
 class _Info(TypedDict):
     archive: str
+    codec: Literal["vq", "layers"]
     samples: int
     image_width: int
     image_height: int
@@ -80,10 +81,10 @@ class _Info(TypedDict):
     grid_width: int
     grid_height: int
     patch: list[int]
-    codewords: int
+    codewords: int | None
     device: str
-    index_bits: int
-    bytes_per_image: int
+    index_bits: int | None
+    bytes_per_image: float
     file_len: int
     mean_psnr_db: float | None
     max_error: int | None
@@ -173,6 +174,8 @@ class KuatArchive:
     def path(self) -> pathlib.Path: ...
     def len(self) -> int: ...
     def __len__(self) -> int: ...
+    @property
+    def codec(self) -> Literal["vq", "layers"]: ...
     @property
     def codebook_size(self) -> int: ...
     # An int where patches are square; Any stands for the tuple that it otherwise is, so that few need to tell.

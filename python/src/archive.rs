@@ -74,10 +74,16 @@ impl KuatArchive {
         self.samples()
     }
 
-    /// The number of codewords.
+    /// How images are coded: "vq" or "layers".
+    #[getter]
+    fn codec(&self) -> PyResult<&'static str> {
+        Ok(self.opened()?.archive.codec().name())
+    }
+
+    /// The number of codewords. ValueError if the codec is not "vq".
     #[getter]
     fn codebook_size(&self) -> PyResult<usize> {
-        Ok(self.opened()?.archive.codewords())
+        Ok(self.opened()?.archive.vq().map_err(raise)?.codewords())
     }
 
     /// The side of a patch in pixels; (height, width) if they differ.
@@ -116,10 +122,10 @@ impl KuatArchive {
         Ok((geometry.grid_height(), geometry.grid_width()))
     }
 
-    /// Bits of an index as stored.
+    /// Bits of an index as stored. ValueError if the codec is not "vq".
     #[getter]
     fn index_bits(&self) -> PyResult<usize> {
-        Ok(self.opened()?.archive.index_width().bits())
+        Ok(self.opened()?.archive.vq().map_err(raise)?.index_width().bits())
     }
 
     /// The names of the labels 0, 1, ...; None if they are not recorded.
@@ -230,6 +236,7 @@ impl KuatArchive {
     ) -> PyResult<Bound<'py, PyAny>> {
         let opened = self.opened()?;
         let archive = &opened.archive;
+        let vq = archive.vq().map_err(raise)?;
         let target = Target::new(out, to)?;
         let spec = output_spec(archive.geometry(), dtype, layout, mean, std)?;
         let patches = archive.geometry().patches();
@@ -244,7 +251,7 @@ impl KuatArchive {
             )));
         }
         let indices = indices.as_slice()?;
-        let (width, last) = (archive.index_width(), archive.codewords() as u32 - 1);
+        let (width, last) = (vq.index_width(), vq.codewords() as u32 - 1);
         let threads = py.detach(|| Process::current().threads())?;
         let pack = |indices: &[u32]| {
             let bounded: Vec<u32> = indices.iter().map(|&index| index.min(last)).collect();
@@ -302,43 +309,46 @@ impl KuatArchive {
         captions.collect::<kuat::Result<_>>().map_err(raise)
     }
 
-    /// The codewords as stored: (codewords, patch height, patch width, channels) uint8, a copy.
+    /// The codewords as stored: (codewords, patch height, patch width, channels) uint8, a copy. ValueError if the codec
+    /// is not "vq".
     #[getter]
     fn codebook(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let opened = self.opened()?;
-        let (archive, g) = (&opened.archive, opened.archive.geometry());
-        let shape = [archive.codewords(), g.patch_height(), g.patch_width(), g.channels()];
+        let (vq, g) = (opened.archive.vq().map_err(raise)?, opened.archive.geometry());
+        let shape = [vq.codewords(), g.patch_height(), g.patch_width(), g.channels()];
         pooled_array(py, &shape, ElementType::U8, |bytes| {
-            bytes.copy_from_slice(archive.codebook());
+            bytes.copy_from_slice(vq.codebook());
             Ok(())
         })
     }
 
     /// The codewords as (codewords, patch height * patch width * channels) float32, 0 to 1, a copy:
-    /// `codebook_numpy()[indices]` holds the pixels of an image patch by patch.
+    /// `codebook_numpy()[indices]` holds the pixels of an image patch by patch. ValueError if the codec is not "vq".
     fn codebook_numpy(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let opened = self.opened()?;
-        let archive = &opened.archive;
-        let shape = [archive.codewords(), archive.geometry().codeword_len()];
+        let vq = opened.archive.vq().map_err(raise)?;
+        let shape = [vq.codewords(), opened.archive.geometry().codeword_len()];
         let threads = py.detach(|| Process::current().threads())?;
         pooled_array(py, &shape, ElementType::F32, |bytes| {
             let spec = OutputSpec::default();
             let table: [f32; 256] = std::array::from_fn(|value| spec.value(value as u8, 0));
             let values: &mut [f32] = bytemuck::cast_slice_mut(bytes);
-            let pairs = values.par_iter_mut().zip(archive.codebook()).with_min_len(1 << 16);
+            let pairs = values.par_iter_mut().zip(vq.codebook()).with_min_len(1 << 16);
             threads.install(|| pairs.for_each(|(value, &byte)| *value = table[usize::from(byte)]));
             Ok(())
         })
     }
 
     /// The indices of samples, one per patch, row by row: (batch, grid_size) uint32. They are as stored, in an archive
-    /// that was not verified possibly beyond the codebook. `ids` is as for `decode_batch`.
+    /// that was not verified possibly beyond the codebook. `ids` is as for `decode_batch`. ValueError if the codec is not
+    /// "vq".
     fn get_indices_batch(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let opened = self.opened()?;
         let archive = &opened.archive;
+        let width = archive.vq().map_err(raise)?.index_width();
         let samples = samples(ids, archive.samples())?;
         let rows = py.detach(|| opened.rows(&samples)).map_err(raise)?;
-        let (patches, width) = (archive.geometry().patches(), archive.index_width());
+        let patches = archive.geometry().patches();
         let threads = py.detach(|| Process::current().threads())?;
         pooled_array(py, &[rows.len(), patches], ElementType::U32, |bytes| {
             let indices: &mut [u32] = bytemuck::cast_slice_mut(bytes);
@@ -348,7 +358,8 @@ impl KuatArchive {
         })
     }
 
-    /// The index rows of samples as stored: (batch, bytes per row) uint8. `ids` is as for `decode_batch`.
+    /// The index rows of samples as stored: (batch, bytes per row) uint8. `ids` is as for `decode_batch`. ValueError if
+    /// the codec is not "vq".
     fn get_packed_batch(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let opened = self.opened()?;
         let samples = samples(ids, opened.archive.samples())?;
@@ -417,15 +428,16 @@ impl KuatArchive {
         let path: &Path = &self.path;
         let Ok(opened) = self.opened() else { return format!("KuatArchive({path:?}, closed)") };
         let (archive, g) = (&opened.archive, opened.archive.geometry());
+        let coding = match archive.vq() {
+            Ok(vq) => format!("{} codewords of {}x{}", vq.codewords(), g.patch_height(), g.patch_width()),
+            Err(_) => format!("codec {}", archive.codec()),
+        };
         format!(
-            "KuatArchive({path:?}, {} images of {}x{}x{}, {} codewords of {}x{})",
+            "KuatArchive({path:?}, {} images of {}x{}x{}, {coding})",
             archive.samples(),
             g.image_height(),
             g.image_width(),
             g.channels(),
-            archive.codewords(),
-            g.patch_height(),
-            g.patch_width(),
         )
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn raise(error: kuat::Error) -> PyErr {
         E::RowLength { .. } | E::OutputLength { .. } | E::Normalization { .. } | E::Argument { .. } => {
             PyValueError::new_err(message)
         }
-        E::Geometry { .. } | E::IndexWidth { .. } => PyValueError::new_err(message),
+        E::Geometry { .. } | E::IndexWidth { .. } | E::OtherCodec { .. } => PyValueError::new_err(message),
         _ => Error::new_err(message),
     }
 }

@@ -52,7 +52,7 @@ impl Opened {
         // Two threads may both make one; the first stays.
         let made: Arc<dyn Decoder> = py.detach(|| -> PyResult<_> {
             let threads = Process::current().threads()?;
-            Ok(Arc::new(threads.install(|| CpuDecoder::new(&self.archive))))
+            Ok(Arc::new(threads.install(|| CpuDecoder::new(&self.archive)).map_err(raise)?))
         })?;
         Ok(Arc::clone(locked(&self.cpu).get_or_insert(made)))
     }
@@ -93,7 +93,7 @@ impl Opened {
 
     /// Copies index rows, as stored, into new memory.
     pub fn packed(&self, rows: &[&[u8]]) -> kuat::Result<Arc<Memory>> {
-        let row_len = self.archive.row_len();
+        let row_len = self.archive.vq()?.row_len();
         Memory::filled(&[rows.len(), row_len], ElementType::U8, |bytes| {
             bytes.par_chunks_exact_mut(row_len).zip(rows).for_each(|(target, row)| target.copy_from_slice(row));
             Ok(())

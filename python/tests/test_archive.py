@@ -17,7 +17,7 @@ def test_properties(case):
     (width, height), (q, p), channels, codewords, bits = GEOMETRIES[case.name]
     archive, grid = case.archive, (-(-height // p), -(-width // q))
     assert archive.len() == len(archive) == SAMPLES
-    assert archive.codebook_size == codewords and archive.index_bits == bits
+    assert archive.codec == "vq" and archive.codebook_size == codewords and archive.index_bits == bits
     assert archive.patch_shape == (p, q) and archive.patch_size == (p if p == q else (p, q))
     assert archive.dimensions == (channels, height, width)
     assert archive.grid_shape == grid and archive.grid_size == grid[0] * grid[1]
@@ -35,6 +35,7 @@ def test_info_is_what_the_header_says(case):
     assert [info[key] for key in numbers] == [int(metadata[key]) for key in numbers]
     assert (info["grid_height"], info["grid_width"]) == case.archive.grid_shape
     assert info["archive"] == str(case.path) and info["file_len"] == case.path.stat().st_size
+    assert info["codec"] == "vq"
     assert info["codewords"] == len(tensors["codebook"])
     assert info["bytes_per_image"] == tensors["indices"][0].nbytes
     assert info["classes"] == ["a", "b", "c"] and info["metadata"] == metadata
@@ -354,8 +355,8 @@ def test_with_statement_and_close(path, images):
     assert archive.path == path and repr(archive) == f'KuatArchive("{path}", closed)'
     with pytest.raises(ValueError, match="closed"):
         archive.decode(0)
-    attributes = "codebook_size patch_size patch_shape dimensions grid_size grid_shape index_bits classes psnr codebook"
-    for name in attributes.split():
+    attributes = "codec codebook_size patch_size patch_shape dimensions grid_size grid_shape index_bits classes psnr"
+    for name in (*attributes.split(), "codebook"):
         with pytest.raises(ValueError, match="closed"):
             getattr(archive, name)
     for name in "len __len__ info verify all_labels codebook_numpy device_name".split():

@@ -80,11 +80,11 @@ impl Arguments {
         drop(terminal);
         let g = archive.geometry();
         let mut text = format!(
-            "{}: {}x{}, {} codewords, {} threads\n",
+            "{}: {}x{}, {}, {} threads\n",
             self.archive.display(),
             g.image_width(),
             g.image_height(),
-            archive.codewords(),
+            archive.vq().map_or_else(|_| archive.codec().to_string(), |vq| format!("{} codewords", vq.codewords())),
             rayon::current_num_threads()
         );
         table(&mut text, &rows)?;

@@ -130,7 +130,7 @@ impl Arguments {
                     let ((width, height), channels) = (of.patch, of.channels);
                     bail!("--patch and --channels must be {width}x{height} and {channels}, as the codebook has them");
                 }
-                EncodeOptions { codebook: Codebook::Given(archive.codebook().to_vec()), ..of }
+                EncodeOptions { codebook: Codebook::Given(archive.vq()?.codebook().to_vec()), ..of }
             }
             None => EncodeOptions::default(),
         };

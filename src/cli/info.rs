@@ -37,9 +37,12 @@ impl Arguments {
             "patches           {}x{} pixels, {}x{} per image",
             info.patch_width, info.patch_height, info.grid_width, info.grid_height
         )?;
-        writeln!(text, "codebook          {} codewords", info.codewords)?;
-        writeln!(text, "indices           {} bits", info.index_bits)?;
-        writeln!(text, "bytes per image   {}, {pixels} as pixels", info.bytes_per_image)?;
+        writeln!(text, "codec             {}", info.codec)?;
+        if let (Some(codewords), Some(bits)) = (info.codewords, info.index_bits) {
+            writeln!(text, "codebook          {codewords} codewords")?;
+            writeln!(text, "indices           {bits} bits")?;
+        }
+        writeln!(text, "bytes per image   {:.0}, {pixels} as pixels", info.bytes_per_image)?;
         writeln!(text, "file              {} bytes", info.file_len)?;
         if let Some(psnr) = info.mean_psnr_db {
             writeln!(text, "mean PSNR         {psnr:.2} dB")?;

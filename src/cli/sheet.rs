@@ -72,7 +72,7 @@ impl Arguments {
             bail!("the archive has no samples to show");
         }
         let terminal = Terminal::new();
-        let decoder = CpuDecoder::new(&archive);
+        let decoder = CpuDecoder::new(&archive)?;
         let decoded: Vec<u8> = decoder.decode(&archive.rows(samples.iter().copied())?, &OutputSpec::default())?;
         let decoded: Vec<&[u8]> = decoded.chunks_exact(g.image_len()).collect();
         let originals: Vec<Image> = match &self.against {

@@ -1,4 +1,4 @@
-//! Index rows to pixels.
+//! Rows to pixels.
 
 pub(crate) mod cpu;
 pub(crate) mod naive;
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::output::{Element, OutputSpec};
 
-/// Turns index rows into a batch of images.
+/// Turns rows into a batch of images.
 ///
 /// An index beyond the codebook decodes as the last codeword on every backend; no input makes a decoder read or
 /// write out of bounds. [`Archive::verify`](crate::Archive::verify) finds such indices.
@@ -78,19 +78,18 @@ pub(crate) fn resize<T: Element>(buffer: &mut Vec<T>, len: usize) -> Result<()> 
     Ok(())
 }
 
-/// Checks the arguments of a decoding call, the same for every backend.
-pub(crate) fn check_call(
-    geometry: &Geometry,
-    row_len: usize,
-    rows: &[&[u8]],
-    spec: &OutputSpec,
-    output_len: usize,
-) -> Result<()> {
-    spec.check(geometry)?;
-    if let Some(row) = rows.iter().position(|row| row.len() != row_len) {
-        return Err(Error::RowLength { row, found: rows[row].len(), expected: row_len });
+/// Checks that rows which all have one length have it, the same for every backend.
+pub(crate) fn check_row_lens(row_len: usize, rows: &[&[u8]]) -> Result<()> {
+    match rows.iter().position(|row| row.len() != row_len) {
+        Some(row) => Err(Error::RowLength { row, found: rows[row].len(), expected: row_len }),
+        None => Ok(()),
     }
-    let expected = spec.batch_len(geometry, rows.len());
+}
+
+/// Checks the other arguments of a decoding call, the same for every backend and codec.
+pub(crate) fn check_call(geometry: &Geometry, rows: usize, spec: &OutputSpec, output_len: usize) -> Result<()> {
+    spec.check(geometry)?;
+    let expected = spec.batch_len(geometry, rows);
     match output_len == expected {
         true => Ok(()),
         false => Err(Error::OutputLength { found: output_len, expected }),

@@ -172,7 +172,7 @@ pub fn verify_against<D: AsRef<[u8]> + Sync>(
     ];
     report.unchecked.extend(unchecked.iter().filter(|(missing, _)| *missing).map(|(_, part)| part.to_string()));
 
-    let decoder = CpuDecoder::new(archive);
+    let decoder = CpuDecoder::new(archive)?;
     let counter = Counter::new(progress, "comparing", report.samples);
     let (mut sum_psnr_db, mut compared_samples) = (0.0, 0u64);
     for first in (0..report.samples).step_by(CHUNK) {

@@ -13,6 +13,7 @@ use super::{Codebook, EncodeOptions, Skipped};
 use crate::error::{Error, Result};
 use crate::format::atomic::{self, AtomicFile};
 use crate::format::checksum::{crc32c, to_hex};
+use crate::format::writer::CodingSpec;
 
 /// The folder `OUT.qvq.partial` beside the archive that is being made.
 ///
@@ -40,6 +41,13 @@ pub(super) struct Made {
     pub codebook: Vec<u8>,
     /// See [`EncodeSummary`](super::EncodeSummary).
     pub uniform_cells: Option<usize>,
+}
+
+impl Made {
+    /// What the archive is to be decoded with.
+    pub fn coding(&self) -> CodingSpec {
+        CodingSpec::Vq { codebook: self.codebook.clone(), index_width: None }
+    }
 }
 
 /// A line of the journal.
@@ -71,6 +79,8 @@ pub(super) struct Sample {
     pub image: usize,
     /// The sum of its squared errors.
     pub squared_error: u64,
+    /// Bytes of its row.
+    pub len: usize,
     /// The CRC-32C of its row.
     pub crc32c: u32,
     /// Its label.

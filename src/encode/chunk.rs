@@ -2,9 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::pass::{Encoded, patch_error};
+use super::pass::Encoded;
+use super::vq::{Indices, patch_error};
 use super::{Image, patches};
 use crate::error::Result;
+use crate::format::index::IndexWidth;
 use crate::geometry::Geometry;
 use crate::gpu::GpuNearest;
 
@@ -21,6 +23,7 @@ pub(super) fn images_per_chunk(geometry: &Geometry, most: usize) -> usize {
 pub(super) fn encode_chunk(
     geometry: &Geometry,
     codebook: &[u8],
+    width: IndexWidth,
     search: &GpuNearest,
     images: Vec<Result<Image>>,
 ) -> Result<Vec<Result<Encoded>>> {
@@ -43,7 +46,7 @@ pub(super) fn encode_chunk(
             let (x, y) = (i % geometry.grid_width(), i / geometry.grid_width());
             patch_error(geometry, x, y, patch, &codebook[index as usize * len..][..len], distance)
         });
-        Encoded { indices: indices.to_vec(), squared_error: errors.sum() }
+        Indices { indices: indices.to_vec(), squared_error: errors.sum() }.pack(width)
     };
     let encoded: Vec<Encoded> = patches.par_chunks_exact(per_image * len).zip(results).map(encode).collect();
     let mut encoded = encoded.into_iter();

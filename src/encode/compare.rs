@@ -66,8 +66,8 @@ pub struct Comparison {
     pub samples: Vec<usize>,
     /// The archive; its bytes per image are those of the whole file, codebook included, over all its samples.
     pub archive: Quality,
-    /// Bytes of an index row.
-    pub row_bytes: usize,
+    /// Bytes of a row, in the mean over these samples.
+    pub row_bytes: f64,
     /// The others.
     pub rivals: Vec<Rival>,
 }
@@ -109,18 +109,18 @@ pub fn compare<D: AsRef<[u8]> + Sync>(
     };
     let images = Images { images: samples.par_iter().map(read).collect::<Result<_>>()?, progress };
 
-    let decoder = CpuDecoder::new(archive);
-    let row_bytes = archive.row_len();
+    let decoder = CpuDecoder::new(archive)?;
+    let row_bytes = rows.iter().map(|row| row.len()).sum::<usize>() as f64 / rows.len() as f64;
     let file_bytes = archive.file_len() as f64 / archive.samples() as f64;
     let decode = |i: usize, image: &Image| -> Result<Coded> {
         let pixels = decoder.decode(&[rows[i]], &OutputSpec::default())?;
-        Ok(Coded { bytes: row_bytes, image: Image { pixels, ..image.clone() } })
+        Ok(Coded { bytes: rows[i].len(), image: Image { pixels, ..image.clone() } })
     };
     let archived = Quality { bytes_per_image: file_bytes, ..images.quality("archive", decode)? };
 
     let grey = g.channels() == 1;
     let mut rivals = Vec::new();
-    for (budget, bytes) in [(Budget::File, file_bytes), (Budget::Row, row_bytes as f64)] {
+    for (budget, bytes) in [(Budget::File, file_bytes), (Budget::Row, row_bytes)] {
         let (setting, quality) = jpeg_within(&images, bytes)?;
         rivals.push(Rival { budget, codec: if grey { "JPEG" } else { "JPEG 4:2:0" }, setting, quality });
         if let Some(size) = bc_size((g.image_width() as u32, g.image_height() as u32), bytes) {

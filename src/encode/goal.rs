@@ -7,11 +7,10 @@ use rand_pcg::Pcg64;
 use rayon::prelude::*;
 
 use super::nearest::NearestCodeword;
-use super::pass::encode_image;
 use super::picture::{Image, ReadOptions};
 use super::quality::psnr_db;
 use super::source::Source;
-use super::{Codebook, EncodeOptions, kmeans, prepare, sample};
+use super::{Codebook, EncodeOptions, kmeans, prepare, sample, vq};
 use crate::error::{Error, Result};
 use crate::format::index::IndexWidth;
 use crate::geometry::Geometry;
@@ -297,7 +296,7 @@ impl<'a> Trials<'a> {
         let psnr = |image: &Vec<u8>| {
             counter.add(1)?;
             // Without a bound there is a nearest codeword.
-            let error = encode_image(geometry, &search, None, image).map_or(0, |encoded| encoded.squared_error);
+            let error = vq::indices(geometry, &search, None, image).map_or(0, |found| found.squared_error);
             Ok(psnr_db(error, image.len() as u64))
         };
         // Summed in order: floats added in another order give another sum.

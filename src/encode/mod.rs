@@ -28,6 +28,7 @@ mod spool;
 mod spread;
 mod ssim;
 mod tree;
+mod vq;
 
 use std::fmt;
 use std::str::FromStr;
@@ -241,7 +242,11 @@ pub fn options_of<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<EncodeOptions>
         image_size: (g.image_width() as u32, g.image_height() as u32),
         channels: g.channels() as u32,
         patch: (g.patch_width() as u32, g.patch_height() as u32),
-        codebook: archive.max_error().map_or(Codebook::Train(archive.codewords()), Codebook::MaxError),
+        codebook: match (archive.max_error(), archive.vq()) {
+            (Some(bound), _) => Codebook::MaxError(bound),
+            (None, Ok(vq)) => Codebook::Train(vq.codewords()),
+            (None, Err(_)) => defaults.codebook,
+        },
         fit: read_back(archive, key::FIT, "crop, stretch or pad")?.unwrap_or(defaults.fit),
         resize_short: read_back(archive, key::RESIZE_SHORT, "a number of pixels")?,
         filter: read_back(archive, key::FILTER, "a filter of this version's")?.unwrap_or(defaults.filter),

@@ -6,35 +6,29 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::checkpoint::{Checkpoint, Made, Progressed, Sample};
-#[cfg(feature = "gpu")]
-use super::chunk;
-use super::nearest::NearestCodeword;
-use super::quality::{psnr_db, squared_distance};
-use super::search::Search;
+use super::quality::psnr_db;
 use super::skipped::{Skipped, report_skipped};
 use super::source::Source;
-use super::{EncodeOptions, patches, prepare};
+use super::{EncodeOptions, Image, prepare};
 use crate::error::{Error, Result};
 use crate::format::atomic::AtomicFile;
 use crate::format::writer::{ArchiveSpec, ArchiveWriter, SampleInfo};
 use crate::geometry::Geometry;
 use crate::progress::{Counter, Progress};
 
-/// An image's indices and the sum of its squared errors.
+/// An image's row as it is stored, and the sum of its squared errors.
 pub(super) struct Encoded {
-    pub indices: Vec<u32>,
+    pub row: Vec<u8>,
     pub squared_error: u64,
 }
 
-/// The most images, and the most bytes of indices, that are in memory at once.
-const CHUNK_IMAGES: usize = 256;
-const CHUNK_BYTES: usize = 256 << 20;
+/// The most images that are in memory at once.
+pub(super) const CHUNK_IMAGES: usize = 256;
 
-/// The encoding pass: all images, one chunk after another.
+/// The encoding pass: all images, one chunk after another, whatever the codec.
 pub(super) struct Pass<'a> {
     source: &'a dyn Source,
     options: &'a EncodeOptions,
-    geometry: Geometry,
     made: &'a Made,
     writer: ArchiveWriter<AtomicFile>,
     tally: Tally,
@@ -55,7 +49,7 @@ impl<'a> Pass<'a> {
         progress: &dyn Progress,
     ) -> Result<Self> {
         let geometry = options.geometry()?;
-        let mut spec = ArchiveSpec::new(geometry, made.codebook.clone());
+        let mut spec = ArchiveSpec::with_coding(geometry, made.coding());
         spec.max_error = options.max_error();
         spec.labels = source.has_labels();
         spec.captions = source.has_captions();
@@ -72,7 +66,7 @@ impl<'a> Pass<'a> {
             for (i, sample) in samples.iter().enumerate() {
                 let psnr_db = Some(psnr_db(sample.squared_error, tally.image_len) as f32);
                 let info = SampleInfo { label: sample.label, caption: sample.caption.as_deref(), psnr_db };
-                if !writer.adopt(sample.crc32c, info)? {
+                if !writer.adopt(sample.len, sample.crc32c, info)? {
                     // The row did not reach the disk: it and all behind it are made again.
                     next = sample.image;
                     skipped.retain(|skipped| skipped.index < next);
@@ -87,25 +81,20 @@ impl<'a> Pass<'a> {
             tally.skipped.extend(skipped);
             next = images;
         }
-        Ok(Self { source, options, geometry, made, writer, tally, checkpoint, next, unsaved })
+        Ok(Self { source, options, made, writer, tally, checkpoint, next, unsaved })
     }
 
-    /// Encodes the images that are left.
-    pub fn run(&mut self, search: &Search, progress: &dyn Progress) -> Result<()> {
-        let counter = Counter::new(progress, "encoding", self.source.len());
-        counter.add(self.next)?;
-        match search {
-            Search::Cpu(search) => self.run_on_cpu(search, &counter),
-            #[cfg(feature = "gpu")]
-            Search::Gpu(search) => self.run_on_gpu(search, &counter),
-        }
-    }
-
-    fn run_on_cpu(&mut self, search: &NearestCodeword, counter: &Counter) -> Result<()> {
-        let chunk = (CHUNK_BYTES / (4 * self.geometry.patches())).clamp(1, CHUNK_IMAGES);
-        let bound = self.options.max_error();
+    /// Encodes the images that are left each by itself, `count` at a time spread over threads. `encode` has no row for
+    /// an image that is not what it was when its codebook was made.
+    pub fn run_each(
+        &mut self,
+        count: usize,
+        encode: impl Fn(&[u8]) -> Option<Encoded> + Sync,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let counter = self.counter(progress)?;
         while self.next < self.source.len() {
-            let images = self.next..(self.next + chunk).min(self.source.len());
+            let images = self.next..(self.next + count).min(self.source.len());
             let encoded: Vec<Result<Encoded>> = images
                 .clone()
                 .into_par_iter()
@@ -113,8 +102,7 @@ impl<'a> Pass<'a> {
                     counter.add(0)?;
                     let image = prepare(self.source, index, self.options);
                     let encoded = image.and_then(|image| {
-                        let changed = || Error::ImageChanged { name: self.source.name(index) };
-                        encode_image(&self.geometry, search, bound, &image.pixels).ok_or_else(changed)
+                        encode(&image.pixels).ok_or_else(|| Error::ImageChanged { name: self.source.name(index) })
                     });
                     counter.add(1)?;
                     encoded
@@ -125,26 +113,37 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// While the GPU searches, the CPU reads and resizes what comes next.
+    /// Encodes the images that are left `count` at a time, all at once: while a GPU does, the CPU reads and resizes what
+    /// comes next.
     #[cfg(feature = "gpu")]
-    fn run_on_gpu(&mut self, search: &crate::gpu::GpuNearest, counter: &Counter) -> Result<()> {
-        let (source, options, geometry, codebook) = (self.source, self.options, self.geometry, &self.made.codebook);
-        let count = chunk::images_per_chunk(&geometry, CHUNK_IMAGES);
+    pub fn run_chunks(
+        &mut self,
+        count: usize,
+        encode: impl Fn(Vec<Result<Image>>) -> Result<Vec<Result<Encoded>>> + Sync,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let counter = self.counter(progress)?;
+        let (source, options) = (self.source, self.options);
         let range = |first: usize| first..(first + count).min(source.len());
-        let read = |images: Range<usize>| -> Vec<Result<super::Image>> {
+        let read = |images: Range<usize>| -> Vec<Result<Image>> {
             let read = |index| counter.add(0).and_then(|()| prepare(source, index, options));
             images.into_par_iter().map(read).collect()
         };
         let mut images = read(range(self.next));
         while self.next < source.len() {
             let here = range(self.next);
-            let (encoded, next) =
-                rayon::join(|| chunk::encode_chunk(&geometry, codebook, search, images), || read(range(here.end)));
+            let (encoded, next) = rayon::join(|| encode(images), || read(range(here.end)));
             images = next;
             counter.add(here.len())?;
             self.take_all(here, encoded?)?;
         }
         Ok(())
+    }
+
+    fn counter<'p>(&self, progress: &'p dyn Progress) -> Result<Counter<'p>> {
+        let counter = Counter::new(progress, "encoding", self.source.len());
+        counter.add(self.next)?;
+        Ok(counter)
     }
 
     /// Writes the rows of images that follow those before, and saves from time to time.
@@ -159,14 +158,14 @@ impl<'a> Pass<'a> {
     /// Writes an image's row, or notes that there is none.
     fn take(&mut self, image: usize, encoded: Result<Encoded>) -> Result<()> {
         match encoded {
-            Ok(Encoded { indices, squared_error }) => {
+            Ok(Encoded { row, squared_error }) => {
                 let (label, caption) = (self.source.label(image), self.source.caption(image)?);
                 let psnr_db = Some(psnr_db(squared_error, self.tally.image_len) as f32);
-                self.writer.push(&indices, SampleInfo { label, caption: caption.as_deref(), psnr_db })?;
+                self.writer.push_row(&row, SampleInfo { label, caption: caption.as_deref(), psnr_db })?;
                 self.tally.add(squared_error);
-                let crc32c = self.writer.last_checksum();
+                let (len, crc32c) = (row.len(), self.writer.last_checksum());
                 if self.source.is_lasting() {
-                    self.unsaved.samples.push(Sample { image, squared_error, crc32c, label, caption });
+                    self.unsaved.samples.push(Sample { image, squared_error, len, crc32c, label, caption });
                 }
                 Ok(())
             }
@@ -246,53 +245,4 @@ impl Tally {
     pub fn mean_psnr_db(&self) -> f64 {
         self.sum_psnr_db / self.samples as f64
     }
-}
-
-/// Finds the codewords of an image's patches, rows of the grid in parallel; with `max_error` those from which no
-/// value differs by more, `None` if a patch has no such codeword.
-pub(super) fn encode_image(
-    geometry: &Geometry,
-    search: &NearestCodeword,
-    max_error: Option<u8>,
-    image: &[u8],
-) -> Option<Encoded> {
-    let codeword_len = geometry.codeword_len();
-    let mut indices = vec![0; geometry.patches()];
-    let row_error = |(y, indices): (usize, &mut [u32])| {
-        let mut patch = vec![0; codeword_len];
-        let mut hint = None;
-        let mut squared_error = 0;
-        for (x, index) in indices.iter_mut().enumerate() {
-            patches::cut(geometry, image, x, y, &mut patch);
-            let (nearest, distance) = match max_error {
-                None => search.nearest(&patch, hint),
-                Some(max_error) => search.nearest_within(&patch, max_error, hint)?,
-            };
-            *index = nearest;
-            hint = Some(nearest);
-            squared_error += patch_error(geometry, x, y, &patch, search.codeword(nearest), distance);
-        }
-        Some(squared_error)
-    };
-    let rows = indices.par_chunks_mut(geometry.grid_width()).enumerate();
-    let squared_error = rows.with_min_len((1024 / geometry.grid_width()).max(1)).map(row_error).sum::<Option<u64>>()?;
-    Some(Encoded { indices, squared_error })
-}
-
-/// The squared error of what is visible of a patch at a squared distance from its codeword.
-pub(super) fn patch_error(
-    geometry: &Geometry,
-    x: usize,
-    y: usize,
-    patch: &[u8],
-    codeword: &[u8],
-    distance: u32,
-) -> u64 {
-    let (rows, values) = patches::visible(geometry, x, y);
-    if rows * values == geometry.codeword_len() {
-        return distance.into();
-    }
-    let row_len = geometry.patch_row_len();
-    let rows = patch.chunks_exact(row_len).zip(codeword.chunks_exact(row_len)).take(rows);
-    rows.map(|(a, b)| u64::from(squared_distance(&a[..values], &b[..values]))).sum()
 }

@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::checkpoint::{Checkpoint, Made};
 use super::pass::Pass;
-use super::projection::Projection;
 use super::quality::psnr_db;
 use super::skipped::Skipped;
 use super::source::Source;
+use super::vq::Vq;
 use super::{Codebook, EncodeOptions, cover, kmeans, sample};
 use crate::error::{Error, Result};
 use crate::format::MAX_CODEWORDS;
-use crate::format::index::IndexWidth;
 use crate::progress::Progress;
 
 /// What an encoding came to.
@@ -127,13 +126,10 @@ fn encode_saving(
     }
     let trained = Instant::now();
 
-    let (codebook, len) = (&made.codebook, geometry.codeword_len());
-    let codewords = codebook.len() / len;
-    let index_width = IndexWidth::narrowest(codewords)?;
-    let search = options.searcher.search(codebook, len, || Projection::new(codebook, len))?;
+    let vq = Vq::new(options, &made.codebook)?;
     let mut pass = Pass::new(source, options, &made, checkpoint, progress)?;
     let resumed = pass.next;
-    if let Err(error) = pass.run(&search, progress) {
+    if let Err(error) = vq.run(&mut pass, progress) {
         // Where that fails, what was saved before is still there, and the first error tells more.
         let _ = pass.keep();
         return Err(error);
@@ -146,12 +142,12 @@ fn encode_saving(
         samples: tally.samples,
         classes: source.classes(),
         patch: options.patch,
-        codewords,
+        codewords: made.codebook.len() / geometry.codeword_len(),
         device: options.searcher.name(),
         max_error: options.max_error(),
         uniform_cells: made.uniform_cells,
-        index_bits: index_width.bits(),
-        bytes_per_image: index_width.row_len(geometry.patches()),
+        index_bits: vq.index_width.bits(),
+        bytes_per_image: vq.index_width.row_len(geometry.patches()),
         file_len,
         mean_psnr_db: tally.mean_psnr_db(),
         min_psnr_db: tally.min_psnr_db,
@@ -200,7 +196,7 @@ mod tests {
     fn decoded(path: &Path) -> Vec<Vec<u8>> {
         let archive = Archive::open(path).expect("open");
         assert!(archive.verify(&()).expect("verify").is_ok());
-        let decoder = CpuDecoder::new(&archive);
+        let decoder = CpuDecoder::new(&archive).expect("decoder");
         let rows = archive.rows(0..archive.samples()).expect("rows");
         let spec = OutputSpec::default();
         let mut pixels = vec![0; spec.batch_len(archive.geometry(), rows.len())];
@@ -229,7 +225,7 @@ mod tests {
             let archive = Archive::open(&output).expect("open");
             let recorded: Vec<f32> = archive.psnr().expect("recorded").collect();
             assert_eq!(recorded, psnr.iter().map(|&psnr| psnr as f32).collect::<Vec<_>>());
-            assert_eq!(summary.bytes_per_image, archive.row_len());
+            assert_eq!(summary.bytes_per_image, archive.vq().expect("vq").row_len());
             assert_eq!(archive.classes(), Some(&["cat".to_string(), "dog".to_string()][..]));
             assert_eq!(archive.labels().expect("labels").collect::<Vec<_>>(), [0, 0, 1, 1, 1]);
             assert_eq!((archive.metadata()["fit"].as_str(), archive.metadata()["seed"].as_str()), ("crop", "0"));
@@ -256,13 +252,13 @@ mod tests {
         let [first, second] = ["first.qvq", "second.qvq"].map(|name| folder.path().join(name));
         let source = Folder::open(folder.path()).expect("open");
         let trained = encode(&source, &first, &options(), &()).expect("encode");
-        let codebook = Archive::open(&first).expect("open").codebook().to_vec();
+        let codebook = Archive::open(&first).expect("open").vq().expect("vq").codebook().to_vec();
         let given = EncodeOptions { codebook: Codebook::Given(codebook.clone()), ..options() };
         let summary = encode(&source, &second, &given, &()).expect("encode");
         assert_eq!((summary.codewords, summary.mean_psnr_db), (64, trained.mean_psnr_db));
         assert_eq!((summary.sampling_seconds, decoded(&first)), (0.0, decoded(&second)));
         let archive = Archive::open(&second).expect("open");
-        assert!(archive.codebook() == codebook && !archive.metadata().contains_key("seed"));
+        assert!(archive.vq().expect("vq").codebook() == codebook && !archive.metadata().contains_key("seed"));
         for wrong in [Vec::new(), codebook[1..].to_vec()] {
             let given = EncodeOptions { codebook: Codebook::Given(wrong), ..options() };
             assert!(matches!(encode(&source, &second, &given, &()), Err(Error::Argument { .. })));

@@ -70,8 +70,8 @@ fn tile(raw: BTreeMap<String, RawTensor>, data_start: usize, file_len: usize) ->
             return Err(invalid("an end behind its beginning".into()));
         }
         // Types that safetensors may gain are none of our business: a tensor of one is passed over.
-        if let Some(size) = dtype_size(&tensor.dtype) {
-            let bytes = tensor.shape.iter().try_fold(size, |product, &side| product.checked_mul(side));
+        if dtype_size(&tensor.dtype).is_some() {
+            let bytes = byte_len(&tensor.dtype, &tensor.shape);
             if bytes != Some(end - begin) {
                 let shape = describe(&tensor.dtype, &tensor.shape);
                 return Err(invalid(match bytes {
@@ -99,7 +99,7 @@ fn tile(raw: BTreeMap<String, RawTensor>, data_start: usize, file_len: usize) ->
 }
 
 /// Bytes of an element, for the types whose elements are whole bytes.
-fn dtype_size(dtype: &str) -> Option<u64> {
+pub(crate) fn dtype_size(dtype: &str) -> Option<u64> {
     match dtype {
         "BOOL" | "U8" | "I8" => Some(1),
         "U16" | "I16" | "F16" | "BF16" => Some(2),
@@ -107,6 +107,11 @@ fn dtype_size(dtype: &str) -> Option<u64> {
         "U64" | "I64" | "F64" => Some(8),
         _ => None,
     }
+}
+
+/// Bytes of a tensor of such a type, if they fit in 64 bits.
+pub(crate) fn byte_len(dtype: &str, shape: &[u64]) -> Option<u64> {
+    shape.iter().try_fold(dtype_size(dtype)?, |product, &side| product.checked_mul(side))
 }
 
 /// A type and shape as messages write them: `U8 [3, 4]`.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::checksum;
+use super::codec::Codec;
+use super::coding::Coding;
 use super::container::{Container, TensorInfo, describe};
-use super::vq::Vq;
 use super::{FORMAT, VERSION, key, tensor};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
@@ -15,23 +16,20 @@ use crate::geometry::Geometry;
 pub(crate) struct Header {
     pub geometry: Geometry,
     pub samples: usize,
-    pub vq: Vq,
+    pub coding: Coding,
     pub classes: Option<Vec<String>>,
     pub mean_psnr_db: Option<f64>,
     pub max_error: Option<u8>,
     pub labels: Option<Range<usize>>,
-    /// CRC-32C of each index row.
+    /// CRC-32C of each row.
     pub checksums: Option<Range<usize>>,
     /// PSNR of each sample.
     pub psnr: Option<Range<usize>>,
     pub captions: Option<Captions>,
-    /// CRC-32C of every tensor but `indices`, by name; `None` in an archive that carries no checksums.
+    /// CRC-32C of every tensor but that of the rows, by name; `None` in an archive that carries no checksums.
     pub integrity: Option<BTreeMap<String, u32>>,
     pub container: Container,
 }
-
-/// The name that no tensor may have.
-const RESERVED: &str = "header";
 
 /// Byte ranges of the two caption tensors.
 #[derive(Debug)]
@@ -44,17 +42,17 @@ impl Header {
     pub fn parse(file: &[u8]) -> Result<Self> {
         let container = Container::parse(file)?;
         let metadata = Metadata(&container.metadata);
-        if let Some(tensor) = container.tensors.get(RESERVED) {
+        if let Some(header) = container.tensors.get(tensor::HEADER) {
             return Err(Error::Tensor {
-                tensor: RESERVED.into(),
-                found: describe(&tensor.dtype, &tensor.shape),
+                tensor: tensor::HEADER.into(),
+                found: describe(&header.dtype, &header.shape),
                 expected: "another name: its checksum would be the header's".into(),
             });
         }
         metadata.expect(key::FORMAT, FORMAT)?;
         metadata.expect(key::VERSION, VERSION)?;
-        metadata.expect(key::CODEC, Vq::CODEC)?;
-        let integrity = integrity(file, &container)?;
+        let codec = metadata.codec()?;
+        let integrity = integrity(file, &container, codec)?;
 
         let geometry = Geometry::new(
             (metadata.integer(key::IMAGE_WIDTH)?, metadata.integer(key::IMAGE_HEIGHT)?),
@@ -63,7 +61,7 @@ impl Header {
         )?;
         let samples: usize = metadata.integer(key::SAMPLES)?;
         let tensors = Tensors(&container.tensors);
-        let vq = Vq::parse(&metadata, &tensors, &geometry, samples)?;
+        let coding = Coding::parse(codec, &metadata, &tensors, &geometry, samples)?;
 
         let count = samples as u64;
         let labels = tensors.optional(tensor::LABELS, "I64", &[count])?;
@@ -82,7 +80,7 @@ impl Header {
         Ok(Self {
             geometry,
             samples,
-            vq,
+            coding,
             classes,
             mean_psnr_db,
             max_error,
@@ -120,11 +118,11 @@ fn captions(tensors: &Tensors, samples: u64) -> Result<Option<Captions>> {
 }
 
 /// All checksums or none; and the header's own, which is cheap enough to compare at every opening.
-fn integrity(file: &[u8], container: &Container) -> Result<Option<BTreeMap<String, u32>>> {
+fn integrity(file: &[u8], container: &Container, codec: Codec) -> Result<Option<BTreeMap<String, u32>>> {
     let recorded = |key: &str| -> Result<Option<u32>> {
         Metadata(&container.metadata).optional(key, "eight lower-case hexadecimal digits", checksum::from_hex)
     };
-    let names = || container.tensors.keys().filter(|name| *name != tensor::INDICES);
+    let names = || container.tensors.keys().filter(|name| *name != codec.rows());
     let Some(expected) = recorded(key::HEADER_CRC32C)? else {
         let some_tensor = names().any(|name| container.metadata.contains_key(&checksum::tensor_key(name)));
         return match some_tensor || container.tensors.contains_key(tensor::CHECKSUMS) {
@@ -173,6 +171,18 @@ impl Metadata<'_> {
                 expected: format!("{expected:?}; this version of kuat reads no other"),
             }),
         }
+    }
+
+    fn codec(&self) -> Result<Codec> {
+        let found = self.required(key::CODEC)?;
+        Codec::ALL.into_iter().find(|codec| codec.name() == found).ok_or_else(|| Error::Metadata {
+            key: key::CODEC.into(),
+            found: found.into(),
+            expected: format!(
+                "{}; this version of kuat reads no other",
+                Codec::ALL.map(|codec| format!("{:?}", codec.name())).join(" or ")
+            ),
+        })
     }
 
     /// A decimal number without sign, spaces or leading zeros.

@@ -1,14 +1,17 @@
 //! What a `.qvq` file is: a safetensors file with certain tensors and metadata. FORMAT.md is the specification.
 //!
 //! `container` knows safetensors and nothing of images; `header` checks everything that any codec shares;
-//! `vq` is all that belongs to the codec "vq"; `writer` is the way back.
+//! `coding` is what depends on the codec, `vq` and `layers` one each; `writer` is the way back.
 
 pub(crate) mod atomic;
 pub(crate) mod books;
 pub(crate) mod checksum;
+pub(crate) mod codec;
+pub(crate) mod coding;
 pub(crate) mod container;
 pub(crate) mod header;
 pub(crate) mod index;
+pub(crate) mod layers;
 pub(crate) mod record;
 pub(crate) mod vq;
 pub(crate) mod writer;
@@ -28,11 +31,19 @@ pub const MAX_HEADER_LEN: u64 = 100_000_000;
 pub(crate) mod tensor {
     pub const CODEBOOK: &str = "codebook";
     pub const INDICES: &str = "indices";
+    pub const RECORDS: &str = "records";
+    pub const RECORD_OFFSETS: &str = "records.offsets";
     pub const LABELS: &str = "labels";
     pub const CHECKSUMS: &str = "checksums";
     pub const PSNR: &str = "psnr";
     pub const CAPTION_OFFSETS: &str = "captions.offsets";
     pub const CAPTION_BYTES: &str = "captions.bytes";
+    /// What no tensor may be called: its checksum would be the header's.
+    pub const HEADER: &str = "header";
+
+    /// All that this version of the format gives a meaning.
+    pub const ALL: &[&str] =
+        &[CODEBOOK, INDICES, RECORDS, RECORD_OFFSETS, LABELS, CHECKSUMS, PSNR, CAPTION_OFFSETS, CAPTION_BYTES, HEADER];
 }
 
 /// Keys of the metadata.

@@ -20,8 +20,6 @@ pub(crate) struct Vq {
 }
 
 impl Vq {
-    pub const CODEC: &str = "vq";
-
     pub fn parse(metadata: &Metadata, tensors: &Tensors, geometry: &Geometry, samples: usize) -> Result<Self> {
         let index_width = IndexWidth::new(metadata.integer(key::INDEX_BITS)?)?;
 
@@ -57,5 +55,54 @@ impl Vq {
     pub fn row(&self, sample: usize) -> Range<usize> {
         let start = self.indices.start + sample * self.row_len;
         start..start + self.row_len
+    }
+
+    /// Bytes of all index rows.
+    pub fn rows_len(&self) -> usize {
+        self.indices.len()
+    }
+}
+
+/// What only an archive of the codec "vq" has; see [`Archive::vq`](crate::Archive::vq).
+#[derive(Debug, Clone, Copy)]
+pub struct VqView<'a> {
+    pub(crate) file: &'a [u8],
+    pub(crate) geometry: &'a Geometry,
+    pub(crate) samples: usize,
+    pub(crate) vq: &'a Vq,
+}
+
+impl<'a> VqView<'a> {
+    /// The number of codewords.
+    pub fn codewords(&self) -> usize {
+        self.vq.codewords
+    }
+
+    /// The codewords one after another, each [patch height, patch width, channels] values of 0 to 255.
+    pub fn codebook(&self) -> &'a [u8] {
+        &self.file[self.vq.codebook.clone()]
+    }
+
+    /// The width of stored indices.
+    pub fn index_width(&self) -> IndexWidth {
+        self.vq.index_width
+    }
+
+    /// Bytes of a stored index row.
+    pub fn row_len(&self) -> usize {
+        self.vq.row_len
+    }
+
+    /// The indices of a sample, one per patch, row by row. They are as stored, possibly beyond the codebook.
+    ///
+    /// # Errors
+    /// [`Error::Sample`] if there is no such sample.
+    pub fn indices(&self, sample: usize) -> Result<Vec<u32>> {
+        if sample >= self.samples {
+            return Err(Error::Sample { sample, samples: self.samples });
+        }
+        let mut indices = vec![0; self.geometry.patches()];
+        self.vq.index_width.unpack(&self.file[self.vq.row(sample)], 0, &mut indices);
+        Ok(indices)
     }
 }

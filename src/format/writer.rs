@@ -1,5 +1,7 @@
 //! Writing an archive sample by sample.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
@@ -9,9 +11,10 @@ use serde_json::json;
 
 use super::atomic::AtomicFile;
 use super::checksum::{self, crc32c};
-use super::container::LENGTH_PREFIX;
+use super::codec::Codec;
+use super::container::{self, LENGTH_PREFIX, describe};
 use super::index::IndexWidth;
-use super::vq::Vq;
+use super::layers::{self, WORD};
 use super::{FORMAT, MAX_CODEWORDS, MAX_PSNR_DB, VERSION, key, tensor};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
@@ -21,10 +24,8 @@ use crate::geometry::Geometry;
 pub struct ArchiveSpec {
     /// Image and patch sizes.
     pub geometry: Geometry,
-    /// 1 to 2^25 codewords, each patch height x patch width x channels values.
-    pub codebook: Vec<u8>,
-    /// The width of indices; `None` for the narrowest that fits the codebook.
-    pub index_width: Option<IndexWidth>,
+    /// What rows are made of, and what it takes to decode them.
+    pub coding: CodingSpec,
     /// Whether samples have labels.
     pub labels: bool,
     /// Whether samples have captions.
@@ -35,7 +36,7 @@ pub struct ArchiveSpec {
     pub classes: Option<Vec<String>>,
     /// The most by which a value of a decoded image differs from the image that was encoded, if it is bounded.
     pub max_error: Option<u8>,
-    /// How many samples will probably be written. A wrong number costs one more pass over the index rows.
+    /// How many samples will probably be written. A wrong number costs one more pass over the rows.
     pub samples: usize,
     /// What makes the archive, for its readers.
     pub encoder: String,
@@ -43,13 +44,53 @@ pub struct ArchiveSpec {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// What depends on the codec.
+#[derive(Debug, Clone)]
+pub enum CodingSpec {
+    /// For the codec "vq".
+    Vq {
+        /// 1 to 2^25 codewords, each patch height x patch width x channels values.
+        codebook: Vec<u8>,
+        /// The width of indices; `None` for the narrowest that fits the codebook.
+        index_width: Option<IndexWidth>,
+    },
+    /// For the codec "layers"; the geometry's patches are its blocks of 8x8 pixels.
+    Layers(LayersSpec),
+}
+
+/// What an archive of the codec "layers" holds beside records and their offsets.
+#[derive(Debug, Clone, Default)]
+pub struct LayersSpec {
+    /// The codebooks. Those of larger elements come before those of smaller ones in the file, else the order stays.
+    pub tensors: Vec<TensorSpec>,
+    /// What the metadata says of them.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A tensor to be stored as it is, with its checksum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Its name.
+    pub name: String,
+    /// The type of its elements, as safetensors names it: `U8`, `I8`, `I16`.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Vec<u64>,
+    /// Its elements in C order, little-endian.
+    pub bytes: Vec<u8>,
+}
+
 impl ArchiveSpec {
-    /// A specification without labels, captions, PSNR and classes.
+    /// A specification of the codec "vq" without labels, captions, PSNR and classes.
     pub fn new(geometry: Geometry, codebook: Vec<u8>) -> Self {
+        Self::with_coding(geometry, CodingSpec::Vq { codebook, index_width: None })
+    }
+
+    /// A specification of any codec without labels, captions, PSNR and classes.
+    pub fn with_coding(geometry: Geometry, coding: CodingSpec) -> Self {
         Self {
             geometry,
-            codebook,
-            index_width: None,
+            coding,
             labels: false,
             captions: false,
             psnr: false,
@@ -62,7 +103,7 @@ impl ArchiveSpec {
     }
 }
 
-/// What is stored of a sample beside its indices.
+/// What is stored of a sample beside its row.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct SampleInfo<'a> {
     /// Its label; `None` is stored as -1. Dropped if the specification has no labels.
@@ -93,23 +134,117 @@ impl Storage for Cursor<Vec<u8>> {
     }
 }
 
-/// Writes an archive: [`push`](Self::push) each sample, then [`finish`](Self::finish).
+/// Writes an archive: [`push`](Self::push) or [`push_record`](Self::push_record) each sample, then
+/// [`finish`](Self::finish).
 ///
-/// Index rows go straight to the stream. Labels, checksums, PSNR and captions stay in memory until the end: 16 bytes
-/// per sample, and 8 more and the text for captions.
+/// Rows go straight to the stream. Labels, checksums, PSNR and captions stay in memory until the end: 16 bytes per
+/// sample, 8 more for records, and 8 more and the text for captions.
 #[derive(Debug)]
 pub struct ArchiveWriter<W> {
     stream: W,
+    contents: Contents,
+}
+
+/// What an archive holds beside the rows that are in the stream.
+#[derive(Debug)]
+struct Contents {
     spec: ArchiveSpec,
-    index_width: IndexWidth,
-    codewords: usize,
+    rows: Rows,
     header_end: u64,
-    row: Vec<u8>,
     checksums: Vec<u32>,
     psnr: Vec<f32>,
     labels: Vec<i64>,
     caption_offsets: Vec<u64>,
     caption_bytes: Vec<u8>,
+}
+
+/// What rows are, and where they end.
+#[derive(Debug)]
+enum Rows {
+    Vq {
+        index_width: IndexWidth,
+        codewords: usize,
+    },
+    /// Where records begin and the last one ends, in words.
+    Layers {
+        offsets: Vec<u64>,
+    },
+}
+
+impl Rows {
+    fn new(spec: &ArchiveSpec) -> Result<Self> {
+        match &spec.coding {
+            CodingSpec::Vq { codebook, index_width } => {
+                let codeword_len = spec.geometry.codeword_len();
+                let codewords = codebook.len() / codeword_len;
+                if !codebook.len().is_multiple_of(codeword_len) || !(1..=MAX_CODEWORDS).contains(&codewords) {
+                    return Err(Error::Argument {
+                        argument: "codebook",
+                        found: format!("{} bytes", codebook.len()),
+                        expected: format!("1 to {MAX_CODEWORDS} codewords of {codeword_len} bytes"),
+                    });
+                }
+                let narrowest = IndexWidth::narrowest(codewords)?;
+                let index_width = index_width.unwrap_or(narrowest);
+                if index_width < narrowest {
+                    return Err(Error::Argument {
+                        argument: "index width",
+                        found: format!("{} bits", index_width.bits()),
+                        expected: format!("at least {} bits for {codewords} codewords", narrowest.bits()),
+                    });
+                }
+                Ok(Self::Vq { index_width, codewords })
+            }
+            CodingSpec::Layers(layers) => {
+                layers::check_block(&spec.geometry)?;
+                for (i, tensor) in layers.tensors.iter().enumerate() {
+                    let valid = Some(tensor.bytes.len() as u64) == container::byte_len(&tensor.dtype, &tensor.shape);
+                    let taken = tensor::ALL.contains(&tensor.name.as_str())
+                        || layers.tensors[..i].iter().any(|other| other.name == tensor.name);
+                    if !valid || taken {
+                        let TensorSpec { name, dtype, shape, bytes } = tensor;
+                        return Err(Error::Argument {
+                            argument: "tensor",
+                            found: format!("`{name}`, {} in {} bytes", describe(dtype, shape), bytes.len()),
+                            expected: "a name of its own, and as many bytes as its type and shape take".into(),
+                        });
+                    }
+                }
+                Ok(Self::Layers { offsets: vec![0] })
+            }
+        }
+    }
+
+    fn codec(&self) -> Codec {
+        match self {
+            Self::Vq { .. } => Codec::Vq,
+            Self::Layers { .. } => Codec::Layers,
+        }
+    }
+}
+
+/// A tensor of the archive to be.
+struct Tensor<'a> {
+    name: &'a str,
+    dtype: &'a str,
+    shape: Vec<u64>,
+    /// `None` for the rows, which are in the stream already.
+    bytes: Option<Cow<'a, [u8]>>,
+}
+
+impl Tensor<'_> {
+    /// Its size in the file; the largest number if it does not fit in 64 bits.
+    fn len(&self) -> u64 {
+        container::byte_len(self.dtype, &self.shape).unwrap_or(u64::MAX)
+    }
+}
+
+/// How much an archive holds.
+#[derive(Clone, Copy)]
+struct Count {
+    samples: u64,
+    /// Words of all records.
+    words: u64,
 }
 
 impl ArchiveWriter<AtomicFile> {
@@ -140,66 +275,54 @@ impl<W: Storage> ArchiveWriter<W> {
     /// Starts an archive at the beginning of an empty stream.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the codebook does not hold 1 to 2^25 whole codewords, or its size does not fit the
-    /// index width; [`Error::Write`] if the stream fails.
-    pub fn new(stream: W, spec: ArchiveSpec) -> Result<Self> {
-        let codeword_len = spec.geometry.codeword_len();
-        let codewords = spec.codebook.len() / codeword_len;
-        if !spec.codebook.len().is_multiple_of(codeword_len) || !(1..=MAX_CODEWORDS).contains(&codewords) {
-            return Err(Error::Argument {
-                argument: "codebook",
-                found: format!("{} bytes", spec.codebook.len()),
-                expected: format!("1 to {MAX_CODEWORDS} codewords of {codeword_len} bytes"),
-            });
-        }
-        let narrowest = IndexWidth::narrowest(codewords)?;
-        let index_width = spec.index_width.unwrap_or(narrowest);
-        if index_width < narrowest {
-            return Err(Error::Argument {
-                argument: "index width",
-                found: format!("{} bits", index_width.bits()),
-                expected: format!("at least {} bits for {codewords} codewords", narrowest.bits()),
-            });
-        }
-        let mut writer = Self {
+    /// [`Error::Argument`] if the codebook does not hold 1 to 2^25 whole codewords, its size does not fit the index
+    /// width, or a tensor of layers has a name that is taken or another size than it says; [`Error::Geometry`] if the
+    /// patches are no blocks of layers; [`Error::Write`] if the stream fails.
+    pub fn new(mut stream: W, spec: ArchiveSpec) -> Result<Self> {
+        let mut contents = Contents {
             header_end: 0,
-            index_width,
-            codewords,
-            row: Vec::new(),
+            rows: Rows::new(&spec)?,
             checksums: Vec::with_capacity(spec.samples.min(1 << 24)),
             psnr: Vec::new(),
             labels: Vec::new(),
             caption_offsets: vec![0],
             caption_bytes: Vec::new(),
             spec,
-            stream,
         };
         // The header comes first in the file and is known last: room for the longest it can become.
-        let longest = writer.header(u64::MAX, Some(f64::MIN), &Checksums::default(), &[[u64::MAX; 2]; 7]).len();
-        writer.header_end = ((LENGTH_PREFIX + longest) as u64).next_multiple_of(8);
-        let rows_start = writer.rows_start(writer.spec.samples as u64);
-        writer.stream.seek(SeekFrom::Start(rows_start)).map_err(Error::Write)?;
-        Ok(writer)
+        let most = Count { samples: u64::MAX, words: u64::MAX };
+        let tensors: Vec<Laid> =
+            contents.tensors(most, false).into_iter().map(|tensor| (tensor, [u64::MAX; 2])).collect();
+        let longest = contents.header(most.samples, Some(f64::MIN), &tensors).len();
+        drop(tensors);
+        contents.header_end = ((LENGTH_PREFIX + longest) as u64).next_multiple_of(8);
+        let rows_start = contents.rows_start(contents.spec.samples as u64);
+        stream.seek(SeekFrom::Start(rows_start)).map_err(Error::Write)?;
+        Ok(Self { stream, contents })
     }
 
     /// The checksum of the last row.
     #[cfg(feature = "encode")]
     pub(crate) fn last_checksum(&self) -> u32 {
-        self.checksums.last().copied().unwrap_or_default()
+        self.contents.checksums.last().copied().unwrap_or_default()
     }
 
     /// Samples written so far.
     pub fn samples(&self) -> usize {
-        self.checksums.len()
+        self.contents.checksums.len()
     }
 
-    /// Adds a sample: one index per patch, row by row, and what is stored beside them.
+    /// Adds a sample of the codec "vq": one index per patch, row by row, and what is stored beside them.
     ///
     /// # Errors
     /// [`Error::Argument`] if the number of indices is not the geometry's, an index is no codeword's, or the PSNR is
-    /// missing or out of range; [`Error::Write`] if the stream fails.
+    /// missing or out of range; [`Error::OtherCodec`] if the specification is not of the codec "vq"; [`Error::Write`]
+    /// if the stream fails.
     pub fn push(&mut self, indices: &[u32], info: SampleInfo) -> Result<()> {
-        let patches = self.spec.geometry.patches();
+        let Rows::Vq { index_width, codewords } = self.contents.rows else {
+            return Err(Error::OtherCodec { found: self.contents.rows.codec(), expected: Codec::Vq });
+        };
+        let patches = self.contents.spec.geometry.patches();
         if indices.len() != patches {
             return Err(Error::Argument {
                 argument: "number of indices",
@@ -207,41 +330,132 @@ impl<W: Storage> ArchiveWriter<W> {
                 expected: format!("{patches}, one per patch"),
             });
         }
-        if let Some(index) = indices.iter().find(|&&index| index as usize >= self.codewords) {
+        if let Some(index) = indices.iter().find(|&&index| index as usize >= codewords) {
             return Err(Error::Argument {
                 argument: "index",
                 found: index.to_string(),
-                expected: format!("below {}, the number of codewords", self.codewords),
+                expected: format!("below {codewords}, the number of codewords"),
             });
         }
-        self.check_psnr(&info)?;
-        self.row.clear();
-        self.index_width.pack(indices, &mut self.row);
-        self.stream.write_all(&self.row).map_err(Error::Write)?;
-        self.record(crc32c(&self.row), info);
+        let mut row = Vec::with_capacity(index_width.row_len(patches));
+        index_width.pack(indices, &mut row);
+        self.push_row(&row, info)
+    }
+
+    /// Adds a sample of the codec "layers": its finished record, and what is stored beside it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the record is not of whole 32-bit words, or the PSNR is missing or out of range;
+    /// [`Error::OtherCodec`] if the specification is of another codec; [`Error::Write`] if the stream fails.
+    pub fn push_record(&mut self, record: &[u8], info: SampleInfo) -> Result<()> {
+        match self.contents.rows {
+            Rows::Layers { .. } => self.push_row(record, info),
+            Rows::Vq { .. } => Err(Error::OtherCodec { found: self.contents.rows.codec(), expected: Codec::Layers }),
+        }
+    }
+
+    /// Adds a sample: its row as it is stored, and what is stored beside it. Whether indices are codewords' is the
+    /// caller's to know.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the row is of a length that it cannot have, or the PSNR is missing or out of range;
+    /// [`Error::Write`] if the stream fails.
+    pub(crate) fn push_row(&mut self, row: &[u8], info: SampleInfo) -> Result<()> {
+        self.contents.check_row_len(row.len())?;
+        self.contents.check_psnr(&info)?;
+        self.stream.write_all(row).map_err(Error::Write)?;
+        self.contents.record(row.len(), crc32c(row), info);
         Ok(())
     }
 
     /// Takes the next row as it lies in the stream already, written by an earlier writer of the same specification, if
-    /// that is its CRC-32C. If it is not, nothing changes, and the row can be pushed.
+    /// it has this length and CRC-32C. If it has not, nothing changes, and the row can be pushed.
     ///
     /// # Errors
     /// [`Error::Argument`] if the PSNR is missing or out of range; [`Error::Write`] if the stream fails.
     #[cfg(feature = "encode")]
-    pub(crate) fn adopt(&mut self, checksum: u32, info: SampleInfo) -> Result<bool> {
-        self.check_psnr(&info)?;
-        let row_len = self.index_width.row_len(self.spec.geometry.patches());
+    pub(crate) fn adopt(&mut self, len: usize, checksum: u32, info: SampleInfo) -> Result<bool> {
+        self.contents.check_psnr(&info)?;
+        if self.contents.check_row_len(len).is_err() {
+            return Ok(false);
+        }
         let start = self.stream.stream_position().map_err(Error::Write)?;
-        self.row.resize(row_len, 0);
-        let read = self.stream.read_exact(&mut self.row);
-        if read.is_ok() && crc32c(&self.row) == checksum {
-            self.record(checksum, info);
+        // As much memory as there is to read: the length is a journal's.
+        let mut row = Vec::new();
+        Read::by_ref(&mut self.stream).take(len as u64).read_to_end(&mut row).map_err(Error::Write)?;
+        if row.len() == len && crc32c(&row) == checksum {
+            self.contents.record(len, checksum, info);
             return Ok(true);
         }
-        match read {
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(Error::Write(error)),
-            _ => self.stream.seek(SeekFrom::Start(start)).map(|_| false).map_err(Error::Write),
+        self.stream.seek(SeekFrom::Start(start)).map(|_| false).map_err(Error::Write)
+    }
+
+    /// Writes what is left and returns the stream, positioned at its end. `mean_psnr_db` is recorded if given.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if that is no finite number; [`Error::Write`] if the stream fails.
+    pub fn finish(mut self, mean_psnr_db: Option<f64>) -> Result<W> {
+        if let Some(psnr) = mean_psnr_db.filter(|psnr| !psnr.is_finite()) {
+            let (argument, found) = ("mean PSNR", psnr.to_string());
+            return Err(Error::Argument { argument, found, expected: "a finite number of dB".into() });
         }
+        self.write_tensors(mean_psnr_db).map_err(Error::Write)?;
+        Ok(self.stream)
+    }
+
+    fn write_tensors(&mut self, mean_psnr_db: Option<f64>) -> io::Result<()> {
+        let samples = self.samples() as u64;
+        let (written_at, start) =
+            (self.contents.rows_start(self.contents.spec.samples as u64), self.contents.rows_start(samples));
+        let words = match &self.contents.rows {
+            Rows::Layers { offsets } => offsets.last().copied().unwrap_or_default(),
+            Rows::Vq { .. } => 0,
+        };
+        let mut end = 0;
+        let mut tensors: Vec<Laid> = Vec::new();
+        for tensor in self.contents.tensors(Count { samples, words }, true) {
+            let begin = end;
+            end += tensor.len();
+            tensors.push((tensor, [begin, end]));
+        }
+        let mut header = self.contents.header(samples, mean_psnr_db, &tensors).into_bytes();
+        header.resize(self.contents.header_end as usize - LENGTH_PREFIX, b' ');
+        if let Some(digits) = checksum::header_digits(&header) {
+            let crc = checksum::header_crc32c(&header, &digits);
+            header[digits].copy_from_slice(checksum::to_hex(crc).as_bytes());
+        }
+
+        let stream = &mut self.stream;
+        let rows_len = tensors.iter().find(|(tensor, _)| tensor.bytes.is_none()).map_or(0, |(tensor, _)| tensor.len());
+        move_bytes(stream, written_at, start, rows_len)?;
+        stream.set_len(self.contents.header_end + end)?;
+        stream.seek(SeekFrom::Start(0))?;
+        stream.write_all(&(header.len() as u64).to_le_bytes())?;
+        stream.write_all(&header)?;
+        for (tensor, _) in &tensors {
+            match &tensor.bytes {
+                Some(bytes) => stream.write_all(bytes)?,
+                None => drop(stream.seek(SeekFrom::Start(start + rows_len))?),
+            }
+        }
+        stream.seek(SeekFrom::End(0))?;
+        stream.flush()
+    }
+}
+
+impl Contents {
+    fn check_row_len(&self, len: usize) -> Result<()> {
+        let (valid, expected) = match self.rows {
+            Rows::Vq { index_width, .. } => {
+                let row_len = index_width.row_len(self.spec.geometry.patches());
+                (len == row_len, format!("{row_len} bytes"))
+            }
+            Rows::Layers { .. } => (len.is_multiple_of(WORD), format!("words of {WORD} bytes")),
+        };
+        if valid {
+            return Ok(());
+        }
+        Err(Error::Argument { argument: "row", found: format!("{len} bytes"), expected })
     }
 
     fn check_psnr(&self, info: &SampleInfo) -> Result<()> {
@@ -257,7 +471,10 @@ impl<W: Storage> ArchiveWriter<W> {
     }
 
     /// Notes what belongs to a row.
-    fn record(&mut self, checksum: u32, info: SampleInfo) {
+    fn record(&mut self, len: usize, checksum: u32, info: SampleInfo) {
+        if let Rows::Layers { offsets } = &mut self.rows {
+            offsets.extend(offsets.last().map(|begin| begin + (len / WORD) as u64));
+        }
         self.checksums.push(checksum);
         if self.spec.labels {
             self.labels.push(info.label.unwrap_or(-1));
@@ -271,91 +488,91 @@ impl<W: Storage> ArchiveWriter<W> {
         }
     }
 
-    /// Writes what is left and returns the stream, positioned at its end. `mean_psnr_db` is recorded if given.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] if that is no finite number; [`Error::Write`] if the stream fails.
-    pub fn finish(mut self, mean_psnr_db: Option<f64>) -> Result<W> {
-        if let Some(psnr) = mean_psnr_db.filter(|psnr| !psnr.is_finite()) {
-            let (argument, found) = ("mean PSNR", psnr.to_string());
-            return Err(Error::Argument { argument, found, expected: "a finite number of dB".into() });
-        }
-        let samples = self.samples() as u64;
-        let row_len = self.index_width.row_len(self.spec.geometry.patches()) as u64;
-        let rows = (self.rows_start(self.spec.samples as u64), self.rows_start(samples), samples * row_len);
-        self.write_tensors(rows, mean_psnr_db).map_err(Error::Write)?;
-        Ok(self.stream)
-    }
-
-    fn write_tensors(&mut self, rows: (u64, u64, u64), mean_psnr_db: Option<f64>) -> io::Result<()> {
-        let (written_at, start, len) = rows;
-        move_bytes(&mut self.stream, written_at, start, len)?;
-
-        let (labels, offsets) = (le_bytes(&self.labels), le_bytes(&self.caption_offsets));
-        let (checksums, psnr) = (le_bytes(&self.checksums), le_bytes(&self.psnr));
-        let offsets = if self.spec.captions { offsets } else { Vec::new() };
-        let crcs = Checksums {
-            labels: crc32c(&labels),
-            caption_offsets: crc32c(&offsets),
-            checksums: crc32c(&checksums),
-            psnr: crc32c(&psnr),
-            codebook: crc32c(&self.spec.codebook),
-            caption_bytes: crc32c(&self.caption_bytes),
-        };
-        let mut end = 0;
-        let codebook_len = self.spec.codebook.len();
-        let small = [&labels, &offsets, &checksums, &psnr];
-        let [labels, offsets, checksums, psnr] = small.map(Vec::len);
-        let lens = [labels, offsets, checksums, psnr, len as usize, codebook_len, self.caption_bytes.len()];
-        let ranges = lens.map(|len| {
-            let begin = end;
-            end += len as u64;
-            [begin, end]
-        });
-
-        self.stream.seek(SeekFrom::Start(start + len))?;
-        self.stream.write_all(&self.spec.codebook)?;
-        self.stream.write_all(&self.caption_bytes)?;
-        self.stream.set_len(self.header_end + end)?;
-
-        let mut header = self.header(self.samples() as u64, mean_psnr_db, &crcs, &ranges).into_bytes();
-        header.resize(self.header_end as usize - LENGTH_PREFIX, b' ');
-        if let Some(digits) = checksum::header_digits(&header) {
-            let crc = checksum::header_crc32c(&header, &digits);
-            header[digits].copy_from_slice(checksum::to_hex(crc).as_bytes());
-        }
-        self.stream.seek(SeekFrom::Start(0))?;
-        self.stream.write_all(&(header.len() as u64).to_le_bytes())?;
-        self.stream.write_all(&header)?;
-        small.into_iter().try_for_each(|bytes| self.stream.write_all(bytes))?;
-        self.stream.seek(SeekFrom::End(0))?;
-        self.stream.flush()
-    }
-
-    /// Where the index rows begin in an archive of so many samples.
+    /// Where the rows begin in an archive of so many samples.
     fn rows_start(&self, samples: u64) -> u64 {
-        let labels = if self.spec.labels { 8 * samples } else { 0 };
-        let offsets = if self.spec.captions { 8 * (samples + 1) } else { 0 };
-        let psnr = if self.spec.psnr { 4 * samples } else { 0 };
-        self.header_end + labels + offsets + 4 * samples + psnr
+        let tensors = self.tensors(Count { samples, words: 0 }, false);
+        let before = tensors.iter().take_while(|tensor| tensor.name != self.rows.codec().rows());
+        self.header_end + before.map(Tensor::len).sum::<u64>()
     }
 
-    /// The header's JSON. Tensors stand in the file in the order of `ranges`: larger elements first, so that each
-    /// tensor starts aligned to its element size.
-    fn header(&self, samples: u64, mean_psnr_db: Option<f64>, crcs: &Checksums, ranges: &[[u64; 2]; 7]) -> String {
+    /// The tensors of an archive that holds so much, in the order of the file: larger elements first, so that each
+    /// starts aligned to its element size. Their bytes only if asked for.
+    fn tensors(&self, Count { samples, words }: Count, with_bytes: bool) -> Vec<Tensor<'_>> {
+        let mut tensors = Vec::new();
+        let mut add = |name, dtype, shape, bytes: &dyn Fn() -> Vec<u8>| {
+            let bytes = if with_bytes { bytes() } else { Vec::new() };
+            tensors.push(Tensor { name, dtype, shape, bytes: Some(bytes.into()) });
+        };
+        if self.spec.labels {
+            add(tensor::LABELS, "I64", vec![samples], &|| le_bytes(&self.labels));
+        }
+        let bounds = vec![samples.saturating_add(1)];
+        if self.spec.captions {
+            add(tensor::CAPTION_OFFSETS, "U64", bounds.clone(), &|| le_bytes(&self.caption_offsets));
+        }
+        if let Rows::Layers { offsets } = &self.rows {
+            add(tensor::RECORD_OFFSETS, "U64", bounds, &|| le_bytes(offsets));
+        }
+        add(tensor::CHECKSUMS, "U32", vec![samples], &|| le_bytes(&self.checksums));
+        if self.spec.psnr {
+            add(tensor::PSNR, "F32", vec![samples], &|| le_bytes(&self.psnr));
+        }
+        let (dtype, shape) = self.rows_shape(Count { samples, words });
+        tensors.push(Tensor { name: self.rows.codec().rows(), dtype, shape, bytes: None });
+        match (&self.spec.coding, &self.rows) {
+            (CodingSpec::Vq { codebook, .. }, Rows::Vq { codewords, .. }) => {
+                let g = &self.spec.geometry;
+                let shape = [*codewords, g.patch_height(), g.patch_width(), g.channels()].map(|side| side as u64);
+                let bytes = Some(codebook.into());
+                tensors.push(Tensor { name: tensor::CODEBOOK, dtype: "U8", shape: shape.to_vec(), bytes });
+            }
+            (CodingSpec::Layers(layers), _) => tensors.extend(layers.tensors.iter().map(|tensor| {
+                let TensorSpec { name, dtype, shape, bytes } = tensor;
+                Tensor { name, dtype, shape: shape.clone(), bytes: Some(bytes.into()) }
+            })),
+            _ => {}
+        }
+        if self.spec.captions {
+            let (shape, bytes) = (vec![self.caption_bytes.len() as u64], Some((&self.caption_bytes).into()));
+            tensors.push(Tensor { name: tensor::CAPTION_BYTES, dtype: "U8", shape, bytes });
+        }
+        tensors.sort_by_key(|tensor| Reverse(container::dtype_size(tensor.dtype)));
+        tensors
+    }
+
+    /// The type and shape of the rows' tensor.
+    fn rows_shape(&self, Count { samples, words }: Count) -> (&'static str, Vec<u64>) {
+        let Rows::Vq { index_width, .. } = self.rows else { return ("U32", vec![words]) };
+        let g = &self.spec.geometry;
+        let grid = || vec![samples, g.grid_height() as u64, g.grid_width() as u64];
+        match index_width.bits() {
+            8 => ("U8", grid()),
+            16 => ("U16", grid()),
+            32 => ("U32", grid()),
+            _ => ("U32", vec![samples, index_width.row_len(g.patches()) as u64 / 4]),
+        }
+    }
+
+    /// The header's JSON.
+    fn header(&self, samples: u64, mean_psnr_db: Option<f64>, tensors: &[Laid]) -> String {
         let geometry = &self.spec.geometry;
         let mut metadata = self.spec.metadata.clone();
+        if let CodingSpec::Layers(layers) = &self.spec.coding {
+            metadata.extend(layers.metadata.clone());
+        }
         metadata.retain(|key, _| !key::ALL.contains(&key.as_str()) && !key.ends_with("_crc32c"));
         let mut set = |key: &str, value: String| metadata.insert(key.into(), value);
         set(key::FORMAT, FORMAT.into());
         set(key::VERSION, VERSION.into());
-        set(key::CODEC, Vq::CODEC.into());
+        set(key::CODEC, self.rows.codec().name().into());
         set(key::IMAGE_WIDTH, geometry.image_width().to_string());
         set(key::IMAGE_HEIGHT, geometry.image_height().to_string());
         set(key::CHANNELS, geometry.channels().to_string());
         set(key::PATCH_WIDTH, geometry.patch_width().to_string());
         set(key::PATCH_HEIGHT, geometry.patch_height().to_string());
-        set(key::INDEX_BITS, self.index_width.bits().to_string());
+        if let Rows::Vq { index_width, .. } = self.rows {
+            set(key::INDEX_BITS, index_width.bits().to_string());
+        }
         set(key::SAMPLES, samples.to_string());
         set(key::ENCODER, self.spec.encoder.clone());
         set(key::HEADER_CRC32C, checksum::to_hex(0));
@@ -370,59 +587,20 @@ impl<W: Storage> ArchiveWriter<W> {
             set(key::MEAN_PSNR_DB, format!("{:.4}", psnr.clamp(-1e9, 1e9)));
         }
 
-        let [labels, offsets, checksums, psnr, indices, codebook, caption_bytes] = *ranges;
-        let patch = [geometry.patch_height(), geometry.patch_width(), geometry.channels()].map(|side| side as u64);
-        let grid = [geometry.grid_height() as u64, geometry.grid_width() as u64];
-        let words = self.index_width.row_len(geometry.patches()) as u64 / 4;
-        let (index_dtype, index_shape) = match self.index_width.bits() {
-            8 => ("U8", vec![samples, grid[0], grid[1]]),
-            16 => ("U16", vec![samples, grid[0], grid[1]]),
-            32 => ("U32", vec![samples, grid[0], grid[1]]),
-            _ => ("U32", vec![samples, words]),
-        };
-        let codebook_shape = vec![self.codewords as u64, patch[0], patch[1], patch[2]];
         let mut header = BTreeMap::new();
-        let mut tensor = |name: &str, dtype: &str, shape: Vec<u64>, range: [u64; 2], crc: Option<u32>| {
+        for (Tensor { name, dtype, shape, bytes }, range) in tensors {
             header.insert(name.to_string(), json!({ "dtype": dtype, "shape": shape, "data_offsets": range }));
-            if let Some(crc) = crc {
-                metadata.insert(checksum::tensor_key(name), checksum::to_hex(crc));
+            if let Some(bytes) = bytes {
+                metadata.insert(checksum::tensor_key(name), checksum::to_hex(crc32c(bytes)));
             }
-        };
-        if self.spec.labels {
-            tensor(tensor::LABELS, "I64", vec![samples], labels, Some(crcs.labels));
         }
-        if self.spec.captions {
-            let bytes = caption_bytes[1] - caption_bytes[0];
-            tensor(
-                tensor::CAPTION_OFFSETS,
-                "U64",
-                vec![samples.saturating_add(1)],
-                offsets,
-                Some(crcs.caption_offsets),
-            );
-            tensor(tensor::CAPTION_BYTES, "U8", vec![bytes], caption_bytes, Some(crcs.caption_bytes));
-        }
-        tensor(tensor::CHECKSUMS, "U32", vec![samples], checksums, Some(crcs.checksums));
-        if self.spec.psnr {
-            tensor(tensor::PSNR, "F32", vec![samples], psnr, Some(crcs.psnr));
-        }
-        tensor(tensor::INDICES, index_dtype, index_shape, indices, None);
-        tensor(tensor::CODEBOOK, "U8", codebook_shape, codebook, Some(crcs.codebook));
         header.insert("__metadata__".into(), json!(metadata));
         json!(header).to_string()
     }
 }
 
-/// CRC-32C of every tensor but `indices`.
-#[derive(Default)]
-struct Checksums {
-    labels: u32,
-    caption_offsets: u32,
-    checksums: u32,
-    psnr: u32,
-    codebook: u32,
-    caption_bytes: u32,
-}
+/// A tensor and where it stands, relative to the end of the header.
+type Laid<'a> = (Tensor<'a>, [u64; 2]);
 
 /// An array as little-endian bytes.
 fn le_bytes<T: LittleEndian>(values: &[T]) -> Vec<u8> {

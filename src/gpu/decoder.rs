@@ -9,7 +9,7 @@ use super::decode::{CodewordLayout, Kernel, Params, Pipelines, workgroup_size};
 use super::device::Device;
 use super::plan::{Chunk, Input, Limits, Pass, Rows, Sizes, Source, TooSmall, plan};
 use crate::archive::Archive;
-use crate::decode::{Decoder, check_call};
+use crate::decode::{Decoder, check_call, check_row_lens};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::output::OutputSpec;
@@ -112,10 +112,11 @@ impl GpuDecoder {
     /// Uploads an archive's codebook to a device.
     ///
     /// # Errors
-    /// [`Error::Gpu`] if the device fails, for want of memory for example; [`Error::GpuLimit`] if it cannot hold
-    /// a codeword.
+    /// [`Error::OtherCodec`] for an archive of a codec that it does not decode; [`Error::Gpu`] if the device fails, for
+    /// want of memory for example; [`Error::GpuLimit`] if it cannot hold a codeword.
     pub fn new<D: AsRef<[u8]>>(device: &Device, archive: &Archive<D>) -> Result<Self> {
-        let sizes = Sizes { geometry: *archive.geometry(), index_width: archive.index_width() };
+        let vq = archive.vq()?;
+        let sizes = Sizes { geometry: *archive.geometry(), index_width: vq.index_width() };
         let raw_limits = device.raw().limits();
         let pipelines = Pipelines::new(device, workgroup_size(&raw_limits))?;
         let limits = Limits {
@@ -128,9 +129,9 @@ impl GpuDecoder {
         let layout = CodewordLayout::new(&sizes.geometry);
         let (stored_len, most) = (sizes.geometry.codeword_len(), limits.binding.min(limits.buffer));
         let pad = |stored: &[u8], padded: &mut [u8]| layout.pad(stored, padded);
-        let codebook = upload_codebook(device, archive.codebook(), stored_len, layout.len(), most, pad)?;
+        let codebook = upload_codebook(device, vq.codebook(), stored_len, layout.len(), most, pad)?;
         let name = device.description().to_string();
-        let codewords = archive.codewords();
+        let codewords = vq.codewords();
         let device = device.clone();
         Ok(Self { shared: Arc::new(Shared { device, name, sizes, limits, codewords, codebook, pipelines }) })
     }
@@ -205,7 +206,8 @@ impl GpuDecoder {
         let source = match batch {
             Batch::Rows(rows) => {
                 let len = spec.batch_len(&sizes.geometry, rows.len());
-                check_call(&sizes.geometry, sizes.index_width.row_len(sizes.geometry.patches()), rows, spec, len)?;
+                check_call(&sizes.geometry, rows.len(), spec, len)?;
+                check_row_lens(sizes.index_width.row_len(sizes.geometry.patches()), rows)?;
                 Source::Host(rows.len())
             }
             Batch::Resident { samples, per_part, .. } => {

@@ -27,7 +27,11 @@ pub struct Resident {
 impl Resident {
     /// Bytes that the index rows of an archive take on a device.
     pub fn bytes_needed<D: AsRef<[u8]>>(archive: &Archive<D>) -> u64 {
-        (archive.row_len().next_multiple_of(4) as u64).saturating_mul(archive.samples() as u64)
+        match archive.vq() {
+            Ok(vq) => (vq.row_len().next_multiple_of(4) as u64).saturating_mul(archive.samples() as u64),
+            // Records are whole words.
+            Err(_) => archive.header().coding.rows_len() as u64,
+        }
     }
 
     /// Uploads the index rows of the archive that the decoder was made for, if they take no more than `budget` bytes.
@@ -45,7 +49,7 @@ impl Resident {
             return Err(too_much(budget));
         }
         let sizes = decoder.sizes();
-        if sizes.geometry != *archive.geometry() || sizes.index_width != archive.index_width() {
+        if sizes.geometry != *archive.geometry() || sizes.index_width != archive.vq()?.index_width() {
             let found = "an archive of other sizes".into();
             let expected = "the archive that the decoder was made for".into();
             return Err(Error::Argument { argument: "archive", found, expected });

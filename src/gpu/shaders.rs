@@ -65,7 +65,8 @@ impl Shader {
             "nearest.wgsl" => return nearest::uses(archive.geometry().codeword_len(), WORKGROUP_SIZE),
             _ => {}
         }
-        let sizes = Sizes { geometry: *archive.geometry(), index_width: archive.index_width() };
+        let Ok(vq) = archive.vq() else { return Vec::new() };
+        let sizes = Sizes { geometry: *archive.geometry(), index_width: vq.index_width() };
         let kernels = sizes.fit_columns().then(|| Kernel::columns(spec.dtype)).into_iter().chain([Kernel::Words]);
         let uses = kernels.flat_map(|kernel| {
             let constants = |resident| decode::constants(&sizes, spec, resident, WORKGROUP_SIZE);

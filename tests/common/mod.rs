@@ -4,7 +4,9 @@
 use std::io::Cursor;
 
 use kuat::SampleInfo;
-use kuat::{Archive, ArchiveSpec, ArchiveWriter, Dtype, Geometry, IndexWidth, Layout, Normalization, OutputSpec};
+use kuat::{
+    Archive, ArchiveSpec, ArchiveWriter, CodingSpec, Dtype, Geometry, IndexWidth, Layout, Normalization, OutputSpec,
+};
 
 /// One archive of the table.
 #[derive(Debug, Clone, Copy)]
@@ -106,8 +108,8 @@ impl Case {
         let mut random = Random::new(self.codewords as u64);
         let geometry = self.geometry();
         let codebook = (0..self.codewords * geometry.codeword_len()).map(|_| random.next() as u8).collect();
-        let mut spec = ArchiveSpec::new(geometry, codebook);
-        spec.index_width = self.bits.map(|bits| IndexWidth::new(bits).expect("a valid width"));
+        let index_width = self.bits.map(|bits| IndexWidth::new(bits).expect("a valid width"));
+        let mut spec = ArchiveSpec::with_coding(geometry, CodingSpec::Vq { codebook, index_width });
         spec.samples = self.samples;
         let rows = (0..self.samples).map(|_| random.indices(geometry.patches(), self.codewords)).collect::<Vec<_>>();
         archive(spec, &rows)

@@ -1,28 +1,22 @@
-//! The decoder for CPUs: one gather per patch, images spread over all cores.
+//! The decoder for CPUs: images spread over all cores.
 
-mod codebook;
 mod convert;
-mod gather;
-mod image;
 mod memory;
 mod path;
-#[cfg(target_arch = "x86_64")]
-mod vbmi;
+mod vq;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use self::codebook::Codebook;
 use self::convert::Converter;
-use self::image::{Job, Scratch};
 pub use self::path::CpuPath;
+use self::vq::Vq;
 use super::{Decoder, check_call};
 use crate::archive::Archive;
-use crate::error::Result;
-use crate::format::index::IndexWidth;
+use crate::error::{Error, Result};
+use crate::format::codec::Codec;
 use crate::geometry::Geometry;
 use crate::output::{Dtype, OutputSpec};
 
@@ -36,11 +30,26 @@ const SHARE: usize = 128 << 10;
 #[derive(Clone)]
 pub struct CpuDecoder {
     geometry: Geometry,
-    index_width: IndexWidth,
-    codebook: Arc<Codebook>,
+    coding: Coding,
     path: CpuPath,
     /// Those of the last float output asked for.
     converters: Arc<Mutex<Option<Known>>>,
+}
+
+/// What depends on the codec: from a row to an image.
+#[derive(Clone)]
+enum Coding {
+    Vq(Arc<Vq>),
+}
+
+/// What becomes of the pixels of every image of a batch.
+struct Output<'a> {
+    geometry: &'a Geometry,
+    spec: &'a OutputSpec,
+    /// For float outputs; see [`Converter::all`].
+    converters: &'a [Converter],
+    /// Whether it goes past the caches.
+    streamed: bool,
 }
 
 /// The converters of an output.
@@ -55,15 +64,16 @@ impl fmt::Debug for CpuDecoder {
 impl CpuDecoder {
     /// A decoder for the rows of this archive, on the best path that the processor has. Copies the codebook, with
     /// padding: usually 1.3 times its size, at most 8 times.
-    pub fn new<D: AsRef<[u8]>>(archive: &Archive<D>) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::OtherCodec`] for an archive of a codec that it does not decode.
+    pub fn new<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<Self> {
         let geometry = *archive.geometry();
-        Self {
-            geometry,
-            index_width: archive.index_width(),
-            codebook: Arc::new(Codebook::new(archive.codebook(), &geometry)),
-            path: CpuPath::best(),
-            converters: Arc::default(),
-        }
+        let coding = match archive.codec() {
+            Codec::Vq => Coding::Vq(Arc::new(Vq::new(archive.vq()?, &geometry))),
+            found @ Codec::Layers => return Err(Error::OtherCodec { found, expected: Codec::Vq }),
+        };
+        Ok(Self { geometry, coding, path: CpuPath::best(), converters: Arc::default() })
     }
 
     /// The same decoder on another path, for comparisons. One that the processor lacks is replaced by the best that
@@ -91,10 +101,6 @@ impl CpuDecoder {
     }
 }
 
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
 impl Decoder for CpuDecoder {
     fn geometry(&self) -> &Geometry {
         &self.geometry
@@ -106,34 +112,34 @@ impl Decoder for CpuDecoder {
 
     fn decode_bytes(&self, rows: &[&[u8]], spec: &OutputSpec, output: &mut [u8]) -> Result<()> {
         let g = &self.geometry;
-        check_call(g, self.index_width.row_len(g.patches()), rows, spec, output.len())?;
+        check_call(g, rows.len(), spec, output.len())?;
         let converters = if spec.dtype == Dtype::U8 { Arc::default() } else { self.converters(spec) };
-        let job = Job {
-            geometry: g,
-            index_width: self.index_width,
-            codebook: &self.codebook,
-            converters: &converters,
-            spec,
-            streamed: memory::CAN_STREAM && output.len() >= memory::STREAM,
-        };
-        let decode = |(i, image): (usize, &mut [u8])| {
-            let next = rows.get(i + 1).copied().unwrap_or_default();
-            SCRATCH.with_borrow_mut(|scratch| {
-                scratch.fit(g, spec);
-                // SAFETY: a decoder is only ever given paths that are available.
-                unsafe { job.decode(self.path, [rows[i], next], image, scratch) };
-            });
-        };
+        let streamed = memory::CAN_STREAM && output.len() >= memory::STREAM;
+        let target = Output { geometry: g, spec, converters: &converters, streamed };
         let image_len = spec.batch_len(g, 1);
-        if rows.len() < 2 || output.len() < SHARED || rayon::current_num_threads() == 1 {
-            output.chunks_exact_mut(image_len).enumerate().for_each(decode);
-            memory::finish_streaming();
-            return Ok(());
+        match &self.coding {
+            Coding::Vq(vq) => {
+                vq.check_rows(g, rows)?;
+                spread(output, image_len, |i, image| {
+                    let next = rows.get(i + 1).copied().unwrap_or_default();
+                    // SAFETY: a decoder is only ever given paths that are available.
+                    unsafe { vq.decode(self.path, [rows[i], next], &target, image) };
+                });
+            }
         }
-        let images = output.par_chunks_exact_mut(image_len).enumerate();
-        images
-            .with_min_len(SHARE.div_ceil(image_len))
-            .for_each_init(memory::Streaming::default, |_, image| decode(image));
         Ok(())
     }
+}
+
+/// Decodes each image of a batch, by number, on as many threads as pay.
+fn spread(output: &mut [u8], image_len: usize, decode: impl Fn(usize, &mut [u8]) + Sync) {
+    if output.len() < SHARED.max(2 * image_len) || rayon::current_num_threads() == 1 {
+        output.chunks_exact_mut(image_len).enumerate().for_each(|(i, image)| decode(i, image));
+        memory::finish_streaming();
+        return;
+    }
+    let images = output.par_chunks_exact_mut(image_len).enumerate();
+    images
+        .with_min_len(SHARE.div_ceil(image_len))
+        .for_each_init(memory::Streaming::default, |_, (i, image)| decode(i, image));
 }

@@ -1,11 +1,14 @@
 //! The oracle: the definition of decoding, written to be read. Every other decoder equals it.
 
+mod vq;
+
 use half::f16;
 
+use self::vq::Vq;
 use super::{Decoder, check_call};
 use crate::archive::Archive;
-use crate::error::Result;
-use crate::format::index::IndexWidth;
+use crate::error::{Error, Result};
+use crate::format::codec::Codec;
 use crate::geometry::Geometry;
 use crate::output::{Dtype, OutputSpec};
 
@@ -13,15 +16,26 @@ use crate::output::{Dtype, OutputSpec};
 #[derive(Debug, Clone)]
 pub struct NaiveDecoder {
     geometry: Geometry,
-    index_width: IndexWidth,
-    codebook: Vec<u8>,
+    coding: Coding,
+}
+
+/// What depends on the codec: from a row to interleaved pixels.
+#[derive(Debug, Clone)]
+enum Coding {
+    Vq(Vq),
 }
 
 impl NaiveDecoder {
     /// A decoder for the rows of this archive.
-    pub fn new<D: AsRef<[u8]>>(archive: &Archive<D>) -> Self {
-        let codebook = archive.codebook().to_vec();
-        Self { geometry: *archive.geometry(), index_width: archive.index_width(), codebook }
+    ///
+    /// # Errors
+    /// [`Error::OtherCodec`] for an archive of a codec that it does not decode.
+    pub fn new<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<Self> {
+        let coding = match archive.codec() {
+            Codec::Vq => Coding::Vq(Vq::new(archive.vq()?)),
+            found @ Codec::Layers => return Err(Error::OtherCodec { found, expected: Codec::Vq }),
+        };
+        Ok(Self { geometry: *archive.geometry(), coding })
     }
 }
 
@@ -36,19 +50,20 @@ impl Decoder for NaiveDecoder {
 
     fn decode_bytes(&self, rows: &[&[u8]], spec: &OutputSpec, output: &mut [u8]) -> Result<()> {
         let g = &self.geometry;
-        check_call(g, self.index_width.row_len(g.patches()), rows, spec, output.len())?;
-        let last = self.codebook.len() / g.codeword_len() - 1;
-        let mut indices = vec![0; g.patches()];
+        check_call(g, rows.len(), spec, output.len())?;
+        match &self.coding {
+            Coding::Vq(vq) => vq.check_rows(g, rows)?,
+        }
+        let mut pixels = vec![0; g.image_len()];
         let size = spec.dtype.size();
         for (row, image) in rows.iter().zip(output.chunks_exact_mut(g.image_len() * size)) {
-            self.index_width.unpack(row, 0, &mut indices);
+            match &self.coding {
+                Coding::Vq(vq) => vq.decode(g, row, &mut pixels),
+            }
             for y in 0..g.image_height() {
                 for x in 0..g.image_width() {
                     for channel in 0..g.channels() {
-                        let patch = y / g.patch_height() * g.grid_width() + x / g.patch_width();
-                        let codeword = (indices[patch] as usize).min(last) * g.codeword_len();
-                        let (dy, dx) = (y % g.patch_height(), x % g.patch_width());
-                        let value = self.codebook[codeword + (dy * g.patch_width() + dx) * g.channels() + channel];
+                        let value = pixels[y * g.image_row_len() + x * g.channels() + channel];
                         let place = spec.layout.offset(g, y, x, channel) * size;
                         let float = spec.value(value, channel);
                         match spec.dtype {

@@ -1,0 +1,82 @@
+//! The codec "layers": records of different lengths, one per sample.
+
+use std::ops::Range;
+
+use super::container::describe;
+use super::header::Tensors;
+use super::tensor;
+use crate::error::{Error, Result};
+use crate::geometry::Geometry;
+
+/// Bytes of the words that records consist of and that their offsets count.
+pub(crate) const WORD: usize = 4;
+
+/// Sides of a block in pixels: what the metadata must give as the patch.
+const BLOCK: usize = 8;
+
+/// Checks that the patches of a geometry are blocks.
+pub(crate) fn check_block(geometry: &Geometry) -> Result<()> {
+    for (field, found) in [("patch width", geometry.patch_width()), ("patch height", geometry.patch_height())] {
+        if found != BLOCK {
+            let expected = "8, the block of the codec \"layers\"";
+            return Err(Error::Geometry { field, found: found as u64, expected });
+        }
+    }
+    Ok(())
+}
+
+/// Where the records stand in the file.
+#[derive(Debug)]
+pub(crate) struct Layers {
+    offsets: Range<usize>,
+    records: Range<usize>,
+}
+
+impl Layers {
+    pub fn parse(tensors: &Tensors, geometry: &Geometry, samples: usize) -> Result<Self> {
+        check_block(geometry)?;
+        let offsets = tensors.required(tensor::RECORD_OFFSETS, "U64", &[(samples as u64).saturating_add(1)])?;
+        let records = tensors.get(tensor::RECORDS, "`records.offsets` points into it")?;
+        if records.dtype != "U32" || records.shape.len() != 1 {
+            return Err(Error::Tensor {
+                tensor: tensor::RECORDS.into(),
+                found: describe(&records.dtype, &records.shape),
+                expected: "U32 [words]".into(),
+            });
+        }
+        Ok(Self { offsets, records: records.range.clone() })
+    }
+
+    /// Byte range of a sample's record in the file; the sample must exist.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if its offsets are out of order or beyond the records.
+    #[inline]
+    pub fn row(&self, file: &[u8], sample: usize) -> Result<Range<usize>> {
+        let (offsets, _) = file[self.offsets.clone()].as_chunks::<8>();
+        let [begin, end] = [sample, sample + 1].map(|i| u64::from_le_bytes(offsets[i]));
+        let words = (self.records.len() / WORD) as u64;
+        if begin > end || end > words {
+            return Err(Error::Tensor {
+                tensor: tensor::RECORD_OFFSETS.into(),
+                found: format!("{begin} and {end} around the record of sample {sample}"),
+                expected: format!("ascending numbers of words, {words} at most"),
+            });
+        }
+        // Both are at most the number of words that the file holds.
+        let [begin, end] = [begin, end].map(|word| self.records.start + word as usize * WORD);
+        Ok(begin..end)
+    }
+
+    /// Bytes of all records.
+    pub fn rows_len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether the offsets begin and end where the records do.
+    pub fn is_complete(&self, file: &[u8]) -> bool {
+        let (offsets, _) = file[self.offsets.clone()].as_chunks::<8>();
+        let ends = [offsets.first(), offsets.last()].map(|end| end.map(|&bytes| u64::from_le_bytes(bytes)));
+        ends == [Some(0), Some((self.records.len() / WORD) as u64)]
+    }
+}
