@@ -26,7 +26,7 @@ impl Coding {
     ) -> Result<Self> {
         Ok(match codec {
             Codec::Vq => Self::Vq(Vq::parse(metadata, tensors, geometry, samples)?),
-            Codec::Layers => Self::Layers(Layers::parse(tensors, geometry, samples)?),
+            Codec::Layers => Self::Layers(Layers::parse(metadata, tensors, geometry, samples)?),
         })
     }
 
