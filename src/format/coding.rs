@@ -48,12 +48,4 @@ impl Coding {
             Self::Layers(layers) => layers.row(file, sample),
         }
     }
-
-    /// Bytes of all rows.
-    pub fn rows_len(&self) -> usize {
-        match self {
-            Self::Vq(vq) => vq.rows_len(),
-            Self::Layers(layers) => layers.rows_len(),
-        }
-    }
 }
