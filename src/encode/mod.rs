@@ -9,6 +9,7 @@ mod cover;
 mod goal;
 mod jpeg;
 mod kmeans;
+mod layers;
 mod nearest;
 mod pass;
 mod patches;

@@ -1,0 +1,3 @@
+//! The codec "layers".
+
+mod search;
