@@ -91,44 +91,54 @@ impl BookSearch {
 
     /// Finds the codeword nearest to each of many targets of -1023 to 1023, one after another: the lowest one of several.
     pub fn nearest(&self, targets: &[i16], near: &mut [Near]) {
-        assert_eq!(targets.len(), near.len() * self.len, "values in the targets");
-        let (tiles, rest) = near.as_chunks_mut::<TILE>();
-        let (tile_targets, rest_targets) = targets.split_at(tiles.len() * TILE * self.len);
-        for (targets, near) in tile_targets.chunks_exact(TILE * self.len).zip(tiles) {
-            self.nearest_tile(targets, near);
-        }
-        for (target, near) in rest_targets.chunks_exact(self.len).zip(rest.as_chunks_mut::<1>().0) {
-            self.nearest_tile(target, near);
-        }
+        self.nearest_several(targets, 1, near);
     }
 
-    /// Finds the codewords nearest to a target in the order of distance and index, as many as there is room for; if there
+    /// Finds for each of many targets the `several` codewords nearest to it, in the order of distance and index; if there
     /// are fewer in all, the last one is repeated.
-    pub fn nearest_several(&self, target: &[i16], near: &mut [Near]) {
-        assert_eq!(target.len(), self.len, "values in the target");
-        let prepared = Prepared::<1>::new(target, self.len);
-        let scores = &mut vec![[0; LANES]; self.squares.len()];
-        match self.path {
-            Portable => {
-                self.scan(&prepared, |_, group, of_group| scores[group] = *of_group);
-                self.least(scores, &prepared, near);
+    pub fn nearest_several(&self, targets: &[i16], several: usize, near: &mut [Near]) {
+        assert_eq!(targets.len() / self.len * several, near.len(), "codewords asked for");
+        assert!(targets.len().is_multiple_of(self.len) && several > 0, "values in the targets");
+        let mut scores = Vec::new();
+        let tiles = targets.chunks(TILE * self.len).zip(near.chunks_mut(TILE * several));
+        for (targets, near) in tiles {
+            if targets.len() == TILE * self.len {
+                self.tile::<TILE>(targets, several, near, &mut scores);
+            } else {
+                for (target, near) in targets.chunks(self.len).zip(near.chunks_mut(several)) {
+                    self.tile::<1>(target, several, near, &mut scores);
+                }
             }
-            // SAFETY: `Path::all` found these instructions.
-            #[cfg(target_arch = "x86_64")]
-            Avx2 => unsafe { self.several_avx2(&prepared, scores, near) },
-            // SAFETY: `Path::all` found these instructions.
-            #[cfg(target_arch = "x86_64")]
-            Avx512 => unsafe { self.several_avx512(&prepared, scores, near) },
         }
     }
 
-    /// The nearest codewords by the scores of all; compiled once for each instruction set.
-    #[inline(always)]
-    fn least(&self, scores: &[Scores], prepared: &Prepared<1>, near: &mut [Near]) {
-        let wanted = near.len().min(self.codewords);
-        if wanted == 0 {
-            return;
+    /// The nearest codewords of a few targets.
+    fn tile<const T: usize>(&self, targets: &[i16], several: usize, near: &mut [Near], scores: &mut Vec<Scores>) {
+        let prepared = Prepared::<T>::new(targets, self.len);
+        match self.path {
+            Portable => self.tile_portable(&prepared, several, near, scores),
+            // SAFETY: `Path::all` found these instructions.
+            #[cfg(target_arch = "x86_64")]
+            Avx2 => unsafe { self.tile_avx2(&prepared, several, near, scores) },
+            // SAFETY: `Path::all` found these instructions.
+            #[cfg(target_arch = "x86_64")]
+            Avx512 => unsafe { self.tile_avx512(&prepared, several, near, scores) },
         }
+    }
+
+    /// The nearest codewords of a few targets by the scores of all, compiled once for each instruction set.
+    #[inline(always)]
+    fn least<const T: usize>(&self, prepared: &Prepared<T>, several: usize, near: &mut [Near], scores: &[Scores]) {
+        let targets = scores.chunks_exact(self.squares.len()).zip(near.chunks_exact_mut(several));
+        for (t, (scores, near)) in targets.enumerate() {
+            self.least_of(scores, |score| prepared.distance(t, score), near);
+        }
+    }
+
+    /// The codewords with the least scores.
+    #[inline(always)]
+    fn least_of(&self, scores: &[Scores], distance: impl Fn(i32) -> u32, near: &mut [Near]) {
+        let wanted = near.len().min(self.codewords);
         // The least score of a lane is a codeword's, so the `wanted`-th least of those is a bound for the `wanted`-th
         // least of all.
         let mut least = [NOWHERE; LANES];
@@ -144,26 +154,12 @@ impl BookSearch {
             }
             for (index, &score) in (group * LANES..self.codewords).zip(of_group) {
                 if score <= bound {
-                    found.push(Near { distance: prepared.distance(0, score), index: index as u16 });
+                    found.push(Near { distance: distance(score), index: index as u16 });
                 }
             }
         }
         found.sort_unstable();
         near.iter_mut().enumerate().for_each(|(i, near)| *near = found[i.min(wanted - 1)]);
-    }
-
-    /// The nearest codewords of a few targets.
-    fn nearest_tile<const T: usize>(&self, targets: &[i16], near: &mut [Near; T]) {
-        let prepared = Prepared::new(targets, self.len);
-        match self.path {
-            Portable => self.best(&prepared, near),
-            // SAFETY: `Path::all` found these instructions.
-            #[cfg(target_arch = "x86_64")]
-            Avx2 => unsafe { self.best_avx2(&prepared, near) },
-            // SAFETY: `Path::all` found these instructions.
-            #[cfg(target_arch = "x86_64")]
-            Avx512 => unsafe { self.best_avx512(&prepared, near) },
-        }
     }
 
     /// The nearest of the sixteen lanes' best codewords: the least score of each lane, and the first group that has it.
@@ -172,7 +168,7 @@ impl BookSearch {
         prepared: &Prepared<T>,
         scores: &[Scores; T],
         groups: &[Scores; T],
-        near: &mut [Near; T],
+        near: &mut [Near],
     ) {
         for (t, near) in near.iter_mut().enumerate() {
             let index = |lane: usize| groups[t][lane] as usize * LANES + lane;
@@ -182,22 +178,17 @@ impl BookSearch {
         }
     }
 
-    fn best<const T: usize>(&self, prepared: &Prepared<T>, near: &mut [Near; T]) {
-        let (mut best, mut groups) = ([[NOWHERE; LANES]; T], [[0; LANES]; T]);
-        self.scan(prepared, |t, group, scores| {
-            for ((best, at), &score) in best[t].iter_mut().zip(&mut groups[t]).zip(scores) {
-                *at = if score < *best { group as i32 } else { *at };
-                *best = score.min(*best);
-            }
-        });
-        self.across(prepared, &best, &groups, near);
-    }
-
-    /// Hands each target's scores of all groups to `each`, with the target's and the group's number.
-    fn scan<const T: usize>(&self, prepared: &Prepared<T>, mut each: impl FnMut(usize, usize, &Scores)) {
+    fn tile_portable<const T: usize>(
+        &self,
+        prepared: &Prepared<T>,
+        several: usize,
+        near: &mut [Near],
+        scores: &mut Vec<Scores>,
+    ) {
+        scores.clear();
         for t in 0..T {
             let groups = self.pairs.chunks_exact(self.len / 2).zip(&self.squares);
-            for (group, (pairs, squares)) in groups.enumerate() {
+            scores.extend(groups.map(|(pairs, squares)| {
                 let mut scores = *squares;
                 for (pairs, values) in pairs.iter().zip(&prepared.pairs) {
                     let values = values[t].map(i32::from);
@@ -205,15 +196,28 @@ impl BookSearch {
                         *score += i32::from(pair[0]) * values[0] + i32::from(pair[1]) * values[1];
                     }
                 }
-                each(t, group, &scores);
-            }
+                scores
+            }));
         }
+        self.least(prepared, several, near, scores);
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512bw,avx512vnni")]
-    fn best_avx512<const T: usize>(&self, prepared: &Prepared<T>, near: &mut [Near; T]) {
+    fn tile_avx512<const T: usize>(
+        &self,
+        prepared: &Prepared<T>,
+        several: usize,
+        near: &mut [Near],
+        scores: &mut Vec<Scores>,
+    ) {
         use std::arch::x86_64::*;
+        if several > 1 {
+            let groups = self.squares.len();
+            scores.resize(T * groups, [0; LANES]);
+            self.scores_avx512(prepared, |t, group, of_group| scores[t * groups + group] = lanes_avx512(of_group));
+            return self.least(prepared, several, near, scores);
+        }
         let (mut best, mut groups) = ([_mm512_set1_epi32(NOWHERE); T], [_mm512_setzero_si512(); T]);
         self.scores_avx512(prepared, |t, group, scores| {
             let nearer = _mm512_cmplt_epi32_mask(scores, best[t]);
@@ -221,13 +225,6 @@ impl BookSearch {
             groups[t] = _mm512_mask_mov_epi32(groups[t], nearer, _mm512_set1_epi32(group as i32));
         });
         self.across(prepared, &best.map(|v| lanes_avx512(v)), &groups.map(|v| lanes_avx512(v)), near);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512bw,avx512vnni")]
-    fn several_avx512(&self, prepared: &Prepared<1>, scores: &mut [Scores], near: &mut [Near]) {
-        self.scores_avx512(prepared, |_, group, of_group| scores[group] = lanes_avx512(of_group));
-        self.least(scores, prepared, near);
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -258,8 +255,20 @@ impl BookSearch {
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    fn best_avx2<const T: usize>(&self, prepared: &Prepared<T>, near: &mut [Near; T]) {
+    fn tile_avx2<const T: usize>(
+        &self,
+        prepared: &Prepared<T>,
+        several: usize,
+        near: &mut [Near],
+        scores: &mut Vec<Scores>,
+    ) {
         use std::arch::x86_64::*;
+        if several > 1 {
+            let groups = self.squares.len();
+            scores.resize(T * groups, [0; LANES]);
+            self.scores_avx2(prepared, |t, group, of_group| scores[t * groups + group] = bytemuck::cast(of_group));
+            return self.least(prepared, several, near, scores);
+        }
         let (mut best, mut groups) = ([[_mm256_set1_epi32(NOWHERE); 2]; T], [[_mm256_setzero_si256(); 2]; T]);
         self.scores_avx2(prepared, |t, group, scores| {
             let group = _mm256_set1_epi32(group as i32);
@@ -270,13 +279,6 @@ impl BookSearch {
             }
         });
         self.across(prepared, &best.map(|v| bytemuck::cast(v)), &groups.map(|v| bytemuck::cast(v)), near);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn several_avx2(&self, prepared: &Prepared<1>, scores: &mut [Scores], near: &mut [Near]) {
-        self.scores_avx2(prepared, |_, group, of_group| scores[group] = bytemuck::cast(of_group));
-        self.least(scores, prepared, near);
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -385,14 +387,15 @@ mod tests {
                 let mut near = vec![Near::default(); targets.len() / len];
                 search.nearest(&targets, &mut near);
                 for (target, near) in targets.chunks(len).zip(near) {
-                    let mut expected = distances(&codewords, target);
-                    assert_eq!(near, expected[0], "{path:?}, {count} codewords of {len} values");
-                    for several in [1, 8, 40] {
-                        let mut near = vec![Near::default(); several];
-                        search.nearest_several(target, &mut near);
+                    assert_eq!(near, distances(&codewords, target)[0], "{path:?}, {count} codewords of {len} values");
+                }
+                for several in [2, 8, 40] {
+                    let mut near = vec![Near::default(); several * targets.len() / len];
+                    search.nearest_several(&targets, several, &mut near);
+                    for (target, near) in targets.chunks(len).zip(near.chunks(several)) {
+                        let mut expected = distances(&codewords, target);
                         expected.resize(several.max(count), expected[count - 1]);
-                        assert_eq!(near, expected[..several], "{path:?}, {count} codewords of {len} values");
-                        expected.truncate(count);
+                        assert_eq!(near, &expected[..several], "{path:?}, {count} codewords of {len} values");
                     }
                 }
             }
@@ -413,10 +416,8 @@ mod tests {
                 search.nearest(&targets, &mut near);
                 let one = start.elapsed().as_secs_f64() * 1e6 / 1200.0;
                 let start = std::time::Instant::now();
-                let mut several = [Near::default(); 8];
-                for target in targets.chunks(len) {
-                    search.nearest_several(target, &mut several);
-                }
+                let mut near = vec![Near::default(); 8 * targets.len() / len];
+                search.nearest_several(&targets, 8, &mut near);
                 let eight = start.elapsed().as_secs_f64() * 1e6 / 1200.0;
                 println!("{path:?} {len}: {one:.2} us, several {eight:.2} us");
             }
