@@ -1,11 +1,9 @@
 """The codec "layers" read as FORMAT.md tells: by numpy over the public safetensors library."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
-import pytest
 from safetensors import safe_open
 
 import kuat
