@@ -2,7 +2,10 @@
 
 mod convert;
 mod memory;
+mod output;
 mod path;
+#[cfg(target_arch = "x86_64")]
+mod vbmi;
 mod vq;
 
 use std::fmt;
@@ -11,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 
 use self::convert::Converter;
+use self::output::Output;
 pub use self::path::CpuPath;
 use self::vq::Vq;
 use super::{Decoder, check_call};
@@ -40,16 +44,6 @@ pub struct CpuDecoder {
 #[derive(Clone)]
 enum Coding {
     Vq(Arc<Vq>),
-}
-
-/// What becomes of the pixels of every image of a batch.
-struct Output<'a> {
-    geometry: &'a Geometry,
-    spec: &'a OutputSpec,
-    /// For float outputs; see [`Converter::all`].
-    converters: &'a [Converter],
-    /// Whether it goes past the caches.
-    streamed: bool,
 }
 
 /// The converters of an output.

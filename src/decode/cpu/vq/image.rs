@@ -1,10 +1,9 @@
 //! One image, band by band: indices, then codewords, then values.
 
-use std::ops::Range;
-
 use super::codebook::{Chosen, Place, Scale};
-use super::convert::{Converter, deinterleave};
-use super::{CpuPath, Output, Vq, gather, memory};
+use super::convert::deinterleave;
+use super::output::{Band, Output, Portable, Stores, grow};
+use super::{CpuPath, Vq, gather, memory};
 use crate::buffer::AlignedBytes;
 use crate::format::index::IndexWidth;
 use crate::geometry::Geometry;
@@ -24,25 +23,17 @@ pub(super) struct Job<'a> {
 #[derive(Default)]
 pub(super) struct Scratch {
     places: Vec<Place>,
-    /// A band's interleaved bytes, the same sorted into planes, and its values. They begin at pages: the pixels of
-    /// usual bands take one, and a store across the edge of a page holds up all behind it.
+    /// A band's interleaved bytes.
     pixels: AlignedBytes,
-    planes: AlignedBytes,
-    values: AlignedBytes,
+    band: Band,
 }
 
 impl Scratch {
     /// Makes room for images of this size.
     pub fn fit(&mut self, g: &Geometry, spec: &OutputSpec) {
         let band = g.patch_height() * g.image_row_len();
-        let grow = |bytes: &mut AlignedBytes, len| {
-            if bytes.as_slice().len() < len {
-                *bytes = AlignedBytes::paged(len);
-            }
-        };
         grow(&mut self.pixels, band);
-        grow(&mut self.planes, band);
-        grow(&mut self.values, band * spec.dtype.size());
+        self.band.fit(band, spec);
         let places = bands_at_once(g) * g.grid_width();
         if self.places.len() < places {
             self.places.resize(places, 0);
@@ -59,7 +50,7 @@ fn bands_at_once(g: &Geometry) -> usize {
 ///
 /// # Safety
 /// `unpack` overwrites every place with one that `Scale::place` gives: codewords are read there unchecked.
-pub(super) unsafe trait Kernels: Copy {
+pub(super) unsafe trait Kernels: Stores {
     /// Reads the indices of a stored row from patch `first` on; each becomes `scale.place(index)`.
     #[inline(always)]
     fn unpack(self, width: IndexWidth, row: &[u8], first: usize, scale: Scale, places: &mut [Place]) {
@@ -78,36 +69,7 @@ pub(super) unsafe trait Kernels: Copy {
     fn deinterleave(self, pixels: &[u8], channels: usize, planes: &mut [u8]) {
         deinterleave(pixels, channels, planes);
     }
-
-    /// Converts a run of bytes; `past_caches` if the values go there, through memory as long as the run.
-    #[inline(always)]
-    fn convert(self, converter: &Converter, bytes: &[u8], run: &mut [u8], past_caches: Option<&mut [u8]>) {
-        convert(converter, bytes, run, past_caches);
-    }
-
-    /// Copies bytes with stores that bypass the caches.
-    #[inline(always)]
-    fn copy_past_caches(self, source: &[u8], target: &mut [u8]) {
-        memory::copy_streaming(source, target);
-    }
 }
-
-/// Converts a run on any processor.
-#[inline(always)]
-pub(super) fn convert(converter: &Converter, bytes: &[u8], run: &mut [u8], past_caches: Option<&mut [u8]>) {
-    match past_caches {
-        None => converter.convert(bytes, run),
-        Some(scratch) => {
-            let scratch = &mut scratch[..run.len()];
-            converter.convert(bytes, scratch);
-            memory::copy_streaming(scratch, run);
-        }
-    }
-}
-
-/// The portable path; compiled once more for AVX2, see [`Job::decode`].
-#[derive(Clone, Copy)]
-struct Portable;
 
 // SAFETY: `IndexWidth::unpack` panics if there are fewer indices than places, and then each is replaced.
 unsafe impl Kernels for Portable {}
@@ -138,7 +100,7 @@ impl Job<'_> {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
     fn image_avx512(&self, rows: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
-        self.image(super::vbmi::Vbmi::new(), rows, image, scratch);
+        self.image(super::super::vbmi::Vbmi::new(), rows, image, scratch);
     }
 
     #[inline(always)]
@@ -146,7 +108,7 @@ impl Job<'_> {
         let g = self.output.geometry;
         let at_once = bands_at_once(g);
         let row_len = g.image_row_len();
-        let Scratch { places, pixels, planes, values } = scratch;
+        let Scratch { places, pixels, band: Band { bytes: planes, values } } = scratch;
         let [pixels, planes, values] = [pixels, planes, values].map(AlignedBytes::as_mut_slice);
         for first in (0..g.grid_height()).step_by(at_once) {
             let bands = first..g.grid_height().min(first + at_once);
@@ -155,7 +117,7 @@ impl Job<'_> {
             for band in bands {
                 self.prefetch(row, next_row, band + at_once.min(g.grid_height()));
                 let chosen = chosen.part((band - first) * g.grid_width(), g.grid_width());
-                let rows = self.rows(band);
+                let rows = self.output.rows(band, g.patch_height());
                 let bytes = rows.start * row_len..rows.end * row_len;
                 if self.is_direct() {
                     k.gather(chosen, row_len, &mut image[bytes]);
@@ -164,11 +126,11 @@ impl Job<'_> {
                 let pixels = &mut pixels[..bytes.len()];
                 k.gather(chosen, row_len, pixels);
                 match self.output.spec.layout {
-                    Layout::Nhwc => self.emit(k, rows, pixels, values, image),
+                    Layout::Nhwc => self.output.emit(k, rows, pixels, values, image),
                     Layout::Nchw => {
                         let planes = &mut planes[..bytes.len()];
                         k.deinterleave(pixels, g.channels(), planes);
-                        self.emit(k, rows, planes, values, image);
+                        self.output.emit(k, rows, planes, values, image);
                     }
                 }
             }
@@ -178,13 +140,6 @@ impl Job<'_> {
     /// Whether codewords are copied straight to the output.
     fn is_direct(&self) -> bool {
         self.output.spec.dtype == Dtype::U8 && self.output.spec.layout == Layout::Nhwc && !self.output.streamed
-    }
-
-    /// The rows of pixels that a row of patches covers.
-    #[inline(always)]
-    fn rows(&self, band: usize) -> Range<usize> {
-        let top = band * self.output.geometry.patch_height();
-        top..self.output.geometry.image_height().min(top + self.output.geometry.patch_height())
     }
 
     /// Asks for the indices of a band, counted on into the next image.
@@ -197,32 +152,5 @@ impl Job<'_> {
             false => next_row.as_ptr().wrapping_add(start - row.len()),
         };
         (0..end - start).step_by(64).for_each(|line| memory::prefetch(address.wrapping_add(line)));
-    }
-
-    /// Converts a band's bytes and stores them in the output. Rows of one image follow one another, and so do those of
-    /// one plane: a band is one run of each.
-    #[inline(always)]
-    fn emit<K: Kernels>(&self, k: K, rows: Range<usize>, band: &[u8], values: &mut [u8], image: &mut [u8]) {
-        let g = self.output.geometry;
-        let (planes, row_len) = match self.output.spec.layout {
-            Layout::Nhwc => (1, g.image_row_len()),
-            Layout::Nchw => (g.channels(), g.image_width()),
-        };
-        let size = self.output.spec.dtype.size();
-        let sources = band.chunks_exact(rows.len() * row_len);
-        let targets = image.chunks_exact_mut(g.image_height() * row_len * size);
-        for (plane, (source, target)) in (0..planes).zip(sources.zip(targets)) {
-            let target = &mut target[rows.start * row_len * size..rows.end * row_len * size];
-            match self.output.spec.dtype {
-                Dtype::U8 if self.output.streamed => k.copy_past_caches(source, target),
-                Dtype::U8 => target.copy_from_slice(source),
-                _ => k.convert(
-                    &self.output.converters[plane],
-                    source,
-                    target,
-                    self.output.streamed.then_some(&mut *values),
-                ),
-            }
-        }
     }
 }

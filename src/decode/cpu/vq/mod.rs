@@ -10,7 +10,8 @@ use std::cell::RefCell;
 
 use self::codebook::Codebook;
 use self::image::{Job, Scratch};
-use super::{CpuPath, Output, convert, memory};
+use super::output::Output;
+use super::{CpuPath, convert, memory, output};
 use crate::decode::check_row_lens;
 use crate::error::Result;
 use crate::format::index::IndexWidth;
