@@ -9,6 +9,7 @@ use crate::geometry::Geometry;
 use crate::output::{Dtype, Layout, OutputSpec};
 
 /// What becomes of the pixels of every image of a batch.
+#[derive(Clone, Copy)]
 pub(super) struct Output<'a> {
     pub geometry: &'a Geometry,
     pub spec: &'a OutputSpec,

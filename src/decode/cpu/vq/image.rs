@@ -1,9 +1,9 @@
 //! One image, band by band: indices, then codewords, then values.
 
-use super::codebook::{Chosen, Place, Scale};
+use super::codebook::{Chosen, Codebook, Place, Scale};
 use super::convert::deinterleave;
 use super::output::{Band, Output, Portable, Stores, grow};
-use super::{CpuPath, Vq, gather, memory};
+use super::{CpuPath, gather, memory};
 use crate::buffer::AlignedBytes;
 use crate::format::index::IndexWidth;
 use crate::geometry::Geometry;
@@ -15,8 +15,9 @@ const BLOCK: usize = 2048;
 
 /// What is done to every image of a batch.
 pub(super) struct Job<'a> {
-    pub vq: &'a Vq,
-    pub output: &'a Output<'a>,
+    pub index_width: IndexWidth,
+    pub codebook: &'a Codebook,
+    pub output: Output<'a>,
 }
 
 /// A thread's memory for what is on its way.
@@ -113,7 +114,7 @@ impl Job<'_> {
         for first in (0..g.grid_height()).step_by(at_once) {
             let bands = first..g.grid_height().min(first + at_once);
             let places = &mut places[..bands.len() * g.grid_width()];
-            let chosen = self.vq.codebook.choose(k, self.vq.index_width, row, first * g.grid_width(), places);
+            let chosen = self.codebook.choose(k, self.index_width, row, first * g.grid_width(), places);
             for band in bands {
                 self.prefetch(row, next_row, band + at_once.min(g.grid_height()));
                 let chosen = chosen.part((band - first) * g.grid_width(), g.grid_width());
@@ -145,7 +146,7 @@ impl Job<'_> {
     /// Asks for the indices of a band, counted on into the next image.
     #[inline(always)]
     fn prefetch(&self, row: &[u8], next_row: &[u8], band: usize) {
-        let bits = self.output.geometry.grid_width() * self.vq.index_width.bits();
+        let bits = self.output.geometry.grid_width() * self.index_width.bits();
         let (start, end) = (band * bits / 8, (band + 1) * bits / 8);
         let address = match start < row.len() {
             true => row.as_ptr().wrapping_add(start),

@@ -42,7 +42,7 @@ impl Vq {
     /// # Safety
     /// The path is available.
     pub unsafe fn decode(&self, path: CpuPath, rows: [&[u8]; 2], output: &Output, image: &mut [u8]) {
-        let job = Job { vq: self, output };
+        let job = Job { index_width: self.index_width, codebook: &self.codebook, output: *output };
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.fit(output.geometry, output.spec);
             // SAFETY: the path is available.
