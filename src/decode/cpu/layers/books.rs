@@ -54,6 +54,12 @@ impl<const BLOCK: usize, const QUARTER: usize> Component<BLOCK, QUARTER> {
         Self { bytes, modes: std::array::from_fn(mode), lens: component.lens() }
     }
 
+    /// What the blocks of a mode are the sum of.
+    #[inline(always)]
+    pub fn mode(&self, mode: u8) -> &Mode<BLOCK, QUARTER> {
+        &self.modes[usize::from(mode) % MODES]
+    }
+
     /// Most indices of a block.
     pub fn most_indices(&self) -> usize {
         self.lens.iter().max().map_or(0, |&len| len as usize)

@@ -4,7 +4,7 @@ use super::blocks::{Blocks, unpack};
 use super::books::Component;
 use super::output::{Band, Output, Portable, Stores};
 use super::sums::{self, Values};
-use super::tile::{SIDE, Target};
+use super::tile::{self, SIDE, Target};
 use super::{CpuPath, Layers, memory};
 use crate::buffer::AlignedBytes;
 use crate::format::books::{CHROMA, LUMA};
@@ -65,20 +65,29 @@ pub(super) trait Kernels: Stores {
         chroma: Option<(&Component<128, 128>, &Blocks)>,
         target: &mut Target,
     ) {
+        let (mut added, mut bytes) = ([[[0; 64]; 3]; 4], [0; _]);
         for tile in 0..columns.div_ceil(2) {
-            let luma = [0, 1, columns, columns + 1].map(|block| &values[2 * tile + block]);
+            let luma = quarters(values, columns, tile);
             match chroma {
-                Some((chroma, blocks)) => target.put(tile, luma, &sums::chroma(chroma, blocks, tile)),
-                None => target.put_grey(tile, luma),
+                Some((chroma, blocks)) => {
+                    sums::chroma(chroma, blocks, tile, &mut added);
+                    tile::colour(luma, &added, target.pixel == 3, &mut bytes);
+                }
+                None => tile::grey(luma, &mut bytes),
             }
+            target.put(tile, &bytes);
         }
     }
 }
 
-impl Kernels for Portable {}
+/// The brightness of a tile's quarters.
+#[inline(always)]
+pub(super) fn quarters(values: &[Values], columns: usize, tile: usize) -> [&Values; 4] {
+    let (above, below) = (&values[2 * tile..][..2], &values[columns + 2 * tile..][..2]);
+    [&above[0], &above[1], &below[0], &below[1]]
+}
 
-#[cfg(target_arch = "x86_64")]
-impl Kernels for super::super::vbmi::Vbmi {}
+impl Kernels for Portable {}
 
 impl Job<'_> {
     /// Decodes one image; `records` are its record, which the shape accepts, and the next image's.
@@ -118,11 +127,11 @@ impl Job<'_> {
         let [bytes, converted] = [bytes, converted].map(AlignedBytes::as_mut_slice);
         let (columns, block_rows) = shape.grids[LUMA];
         let bands = block_rows.div_ceil(2);
-        // Bytes of a row, of all planes together and of each.
-        let (all, one) = match spec.layout {
-            Layout::Nhwc => (g.image_row_len(), g.image_row_len()),
-            Layout::Nchw => (g.image_row_len(), g.image_width()),
+        let (planes, pixel) = match spec.layout {
+            Layout::Nhwc => (1, g.channels()),
+            Layout::Nchw => (g.channels(), 1),
         };
+        let (row_len, stride) = (g.image_row_len(), g.image_width() * pixel);
         for band in 0..bands {
             let part = [band, band + 1].map(|band| next.len() * band / bands);
             (part[0]..part[1]).step_by(64).for_each(|at| memory::prefetch(next[at..].as_ptr()));
@@ -140,20 +149,14 @@ impl Job<'_> {
             let rows = self.output.rows(band, SIDE);
             let direct = spec.dtype == Dtype::U8 && !self.output.streamed;
             let (target, plane) = match direct {
-                true => (&mut image[rows.start * one..], g.image_height() * one),
-                false => (&mut bytes[..rows.len() * all], rows.len() * one),
+                true => (&mut image[rows.start * stride..], g.image_height() * stride),
+                false => (&mut bytes[..rows.len() * row_len], rows.len() * stride),
             };
-            let mut target = Target {
-                bytes: target,
-                layout: spec.layout,
-                stride: one,
-                plane,
-                width: g.image_width(),
-                height: rows.len(),
-            };
+            let (width, height) = (g.image_width(), rows.len());
+            let mut target = Target { bytes: target, planes, pixel, stride, plane, width, height };
             k.tiles(values, columns, colour, &mut target);
             if !direct {
-                self.output.emit(k, rows.clone(), &bytes[..rows.len() * all], converted, image);
+                self.output.emit(k, rows.clone(), &bytes[..rows.len() * row_len], converted, image);
             }
         }
     }

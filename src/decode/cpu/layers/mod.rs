@@ -5,6 +5,8 @@ mod books;
 mod image;
 mod sums;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod vbmi;
 
 use std::cell::RefCell;
 

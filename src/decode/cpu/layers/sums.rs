@@ -8,7 +8,7 @@ use crate::format::books::MODES;
 pub(super) type Values = [i16; 64];
 
 /// What is added to brightness.
-const MIDDLE: i16 = 128;
+pub(super) const MIDDLE: i16 = 128;
 
 /// The brightness of blocks.
 #[inline(always)]
@@ -29,7 +29,7 @@ pub(super) fn luma(luma: &Component<64, 16>, blocks: &Blocks, order: &mut Vec<u3
     }
     for &block in order.iter() {
         let block = block as usize;
-        let mode = &luma.modes[mode(blocks.modes()[block])];
+        let mode = luma.mode(blocks.modes()[block]);
         let indices = blocks.indices(block);
         let mut sums = [[MIDDLE; 16]; 4];
         let (whole, indices) = indices.split_at(mode.block.len());
@@ -41,11 +41,10 @@ pub(super) fn luma(luma: &Component<64, 16>, blocks: &Blocks, order: &mut Vec<u3
             sums.iter_mut().zip(indices).for_each(|(sums, &index)| add(sums, luma.codeword(stage, index)));
         }
         let (rows, _) = values[block].as_chunks_mut::<8>();
-        for (half, sums) in rows.chunks_exact_mut(4).zip(sums.as_chunks::<2>().0) {
-            let [left, right] = sums.each_ref().map(|sums| sums.as_chunks::<4>().0);
-            for ((row, left), right) in half.iter_mut().zip(left).zip(right) {
-                row[..4].copy_from_slice(left);
-                row[4..].copy_from_slice(right);
+        for y in 0..8 {
+            for side in 0..2 {
+                let quarter = sums[y / 4 * 2 + side];
+                rows[y][4 * side..][..4].copy_from_slice(&quarter[y % 4 * 4..][..4]);
             }
         }
     }
@@ -57,46 +56,56 @@ fn add<const LEN: usize>(sums: &mut [i16; LEN], codeword: &[i8; LEN]) {
 }
 
 /// What the colour of a tile adds to the brightness of each of its quarters: to red, green and blue.
+pub(super) type Added = [[Values; 3]; 4];
+
+/// The colour of a block.
 #[inline(always)]
-pub(super) fn chroma(chroma: &Component<128, 128>, blocks: &Blocks, block: usize) -> [[Values; 3]; 4] {
-    let mode = &chroma.modes[usize::from(blocks.modes()[block]) % MODES];
+pub(super) fn chroma(chroma: &Component<128, 128>, blocks: &Blocks, block: usize, added: &mut Added) {
+    let mode = chroma.mode(blocks.modes()[block]);
     let (whole, indices) = blocks.indices(block).split_at(mode.block.len());
     let mut sums = [0; 128];
     mode.block.iter().zip(whole).for_each(|(&stage, &index)| add(&mut sums, chroma.codeword(stage, index)));
     if mode.quarter.is_empty() {
-        let added = colour(&sums);
-        return std::array::from_fn(|quarter| added.each_ref().map(|added| twofold(added, quarter)));
+        let mut once = [[0; 64]; 3];
+        colour(&sums, &mut once);
+        for (quarter, added) in added.iter_mut().enumerate() {
+            added.iter_mut().zip(&once).for_each(|(added, once)| twofold(once, quarter, added));
+        }
+        return;
     }
     let (indices, _) = indices.as_chunks::<4>();
-    std::array::from_fn(|quarter| {
-        let mut sums: [i16; 128] = {
-            let (planes, _) = sums.as_chunks();
-            let [cb, cr] = [0, 1].map(|plane| twofold(&planes[plane], quarter));
-            std::array::from_fn(|i| if i < 64 { cb[i] } else { cr[i - 64] })
-        };
-        for (&stage, indices) in mode.quarter.iter().zip(indices) {
-            add(&mut sums, chroma.codeword(stage, indices[quarter]));
+    for (quarter, added) in added.iter_mut().enumerate() {
+        let mut fine = [0; 128];
+        for (fine, sums) in fine.as_chunks_mut().0.iter_mut().zip(sums.as_chunks().0) {
+            twofold(sums, quarter, fine);
         }
-        colour(&sums)
-    })
+        for (&stage, indices) in mode.quarter.iter().zip(indices) {
+            add(&mut fine, chroma.codeword(stage, indices[quarter]));
+        }
+        colour(&fine, added);
+    }
 }
 
 /// A quarter of 8x8 values, each for 2x2.
 #[inline(always)]
-fn twofold(values: &Values, quarter: usize) -> Values {
-    let corner = quarter / 2 * 32 + quarter % 2 * 4;
-    std::array::from_fn(|i| values[corner + i / 16 * 8 + i % 8 / 2])
+fn twofold(values: &Values, quarter: usize, fine: &mut Values) {
+    let rows = &values.as_chunks::<8>().0[quarter / 2 * 4..][..4];
+    for (rows, row) in fine.as_chunks_mut::<16>().0.iter_mut().zip(rows) {
+        let row = &row[quarter % 2 * 4..][..4];
+        for x in 0..16 {
+            rows[x] = row[x % 8 / 2];
+        }
+    }
 }
 
 /// What Cb and Cr add to brightness for red, green and blue.
 #[inline(always)]
-fn colour(sums: &[i16; 128]) -> [Values; 3] {
-    let mut added = [[0; 64]; 3];
+fn colour(sums: &[i16; 128], added: &mut [Values; 3]) {
+    let [red, green, blue] = added;
     for i in 0..64 {
-        let [cb, cr] = [sums[i], sums[64 + i]].map(|sum| sum.clamp(-128, 127));
-        added[0][i] = cr + ((103 * cr + 128) >> 8);
-        added[1][i] = ((73 * cr - 88 * cb + 128) >> 8) - cr;
-        added[2][i] = cb + ((198 * cb + 128) >> 8);
+        let (cb, cr) = (sums[i].clamp(-128, 127), sums[64 + i].clamp(-128, 127));
+        red[i] = cr + ((103 * cr + 128) >> 8);
+        green[i] = ((73 * cr - 88 * cb + 128) >> 8) - cr;
+        blue[i] = cb + ((198 * cb + 128) >> 8);
     }
-    added
 }

@@ -1,16 +1,20 @@
 //! Tiles of 16x16 pixels, and where they go.
 
-use super::sums::Values;
-use crate::output::Layout;
+use super::sums::{Added, Values};
 
 /// Pixels of a tile's side.
 pub(super) const SIDE: usize = 16;
+
+/// The bytes of a tile: its pixels row by row, or as many of each plane, one behind the other. Grey ones fill a third.
+pub(super) type Tile = [u8; 3 * SIDE * SIDE];
 
 /// Where a row of tiles goes.
 pub(super) struct Target<'a> {
     /// From the first pixel on.
     pub bytes: &'a mut [u8],
-    pub layout: Layout,
+    /// The number of planes, and bytes of a pixel in each.
+    pub planes: usize,
+    pub pixel: usize,
     /// Bytes from one row to the next, and from one plane to the next.
     pub stride: usize,
     pub plane: usize,
@@ -19,68 +23,70 @@ pub(super) struct Target<'a> {
     pub height: usize,
 }
 
-/// A plane of a tile.
-type Plane = [[u8; SIDE]; SIDE];
+impl Target<'_> {
+    /// Whether there is room for all of a tile.
+    #[inline(always)]
+    pub fn holds(&self, tile: usize) -> bool {
+        self.height == SIDE && (tile + 1) * SIDE <= self.width
+    }
 
-/// The bytes of a plane: the brightness of each quarter, and what colour adds to it.
-#[inline(always)]
-fn plane(luma: [&Values; 4], added: [&Values; 4]) -> Plane {
-    let mut plane = [[0; SIDE]; SIDE];
-    for (quarter, (luma, added)) in luma.into_iter().zip(added).enumerate() {
-        let mut bytes = [0; 64];
-        for ((byte, &luma), &added) in bytes.iter_mut().zip(luma).zip(added) {
-            *byte = (luma + added).clamp(0, 255) as u8;
-        }
-        let half = &mut plane[quarter / 2 * 8..][..8];
-        for (row, bytes) in half.iter_mut().zip(bytes.as_chunks::<8>().0) {
-            row[quarter % 2 * 8..][..8].copy_from_slice(bytes);
+    /// Stores what there is room for of a tile.
+    #[inline(always)]
+    pub fn put(&mut self, tile: usize, bytes: &Tile) {
+        match self.pixel {
+            1 => self.put_rows::<SIDE>(tile, bytes),
+            _ => self.put_rows::<{ 3 * SIDE }>(tile, bytes),
         }
     }
-    plane
+
+    #[inline(always)]
+    fn put_rows<const ROW: usize>(&mut self, tile: usize, bytes: &Tile) {
+        let len = ROW.min((self.width - tile * SIDE) * self.pixel);
+        for (plane, rows) in bytes.as_chunks::<ROW>().0.chunks_exact(SIDE).enumerate().take(self.planes) {
+            for (y, row) in rows.iter().enumerate().take(self.height) {
+                let target = &mut self.bytes[plane * self.plane + y * self.stride + tile * ROW..];
+                match len == ROW {
+                    true => target[..ROW].copy_from_slice(row),
+                    false => target[..len].copy_from_slice(&row[..len]),
+                }
+            }
+        }
+    }
 }
 
-impl Target<'_> {
-    /// Stores a tile of grey pixels.
-    #[inline(always)]
-    pub fn put_grey(&mut self, column: usize, luma: [&Values; 4]) {
-        self.put_plane(column, 0, &plane(luma, [&[0; 64]; 4]));
-    }
+/// Makes a tile of grey pixels.
+#[inline(always)]
+pub(super) fn grey(luma: [&Values; 4], tile: &mut Tile) {
+    let (plane, _) = tile.as_chunks_mut();
+    fill(&mut plane[0], luma, [&[0; 64]; 4]);
+}
 
-    /// Stores a tile: the brightness of its quarters, and what colour adds to each for red, green and blue.
-    #[inline(always)]
-    pub fn put(&mut self, column: usize, luma: [&Values; 4], added: &[[Values; 3]; 4]) {
-        let [red, green, blue] = [0, 1, 2].map(|channel| plane(luma, added.each_ref().map(|added| &added[channel])));
-        if self.layout == Layout::Nchw {
-            for (channel, plane) in [red, green, blue].iter().enumerate() {
-                self.put_plane(column, channel, plane);
-            }
-            return;
-        }
-        let width = SIDE.min(self.width - column * SIDE);
-        for y in 0..self.height {
-            let mut row = [0; 3 * SIDE];
-            for (pixel, ((&r, &g), &b)) in
-                row.as_chunks_mut().0.iter_mut().zip(red[y].iter().zip(&green[y]).zip(&blue[y]))
-            {
-                *pixel = [r, g, b];
-            }
-            let target = &mut self.bytes[y * self.stride + column * SIDE * 3..];
-            match width {
-                SIDE => target[..3 * SIDE].copy_from_slice(&row),
-                _ => target[..3 * width].copy_from_slice(&row[..3 * width]),
-            }
-        }
+/// Makes a tile of brightness and what colour adds to it, in planes or interleaved.
+#[inline(always)]
+pub(super) fn colour(luma: [&Values; 4], [a, b, c, d]: &Added, interleaved: bool, tile: &mut Tile) {
+    let mut planes = [[0; SIDE * SIDE]; 3];
+    for (channel, plane) in planes.iter_mut().enumerate() {
+        fill(plane, luma, [&a[channel], &b[channel], &c[channel], &d[channel]]);
     }
+    if !interleaved {
+        return tile.as_chunks_mut().0.copy_from_slice(&planes);
+    }
+    let [red, green, blue] = &planes;
+    let bytes = red.iter().zip(green).zip(blue);
+    tile.as_chunks_mut().0.iter_mut().zip(bytes).for_each(|(pixel, ((&r, &g), &b))| *pixel = [r, g, b]);
+}
 
-    #[inline(always)]
-    fn put_plane(&mut self, column: usize, channel: usize, plane: &Plane) {
-        let width = SIDE.min(self.width - column * SIDE);
-        for (y, row) in plane.iter().enumerate().take(self.height) {
-            let target = &mut self.bytes[channel * self.plane + y * self.stride + column * SIDE..];
-            match width {
-                SIDE => target[..SIDE].copy_from_slice(row),
-                _ => target[..width].copy_from_slice(&row[..width]),
-            }
+/// Fills a plane: the brightness of each quarter, and what colour adds to it.
+#[inline(always)]
+fn fill(plane: &mut [u8; SIDE * SIDE], luma: [&Values; 4], added: [&Values; 4]) {
+    for quarter in 0..4 {
+        let mut bytes = [0; 64];
+        for ((byte, &luma), &added) in bytes.iter_mut().zip(luma[quarter]).zip(added[quarter]) {
+            *byte = (luma + added).clamp(0, 255) as u8;
+        }
+        let (rows, _) = plane[quarter / 2 * 8 * SIDE..].as_chunks_mut::<SIDE>();
+        for (row, bytes) in rows.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            row[quarter % 2 * 8..][..8].copy_from_slice(bytes);
         }
     }
 }
