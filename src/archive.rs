@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::codec::Codec;
 use crate::format::coding::Coding;
 use crate::format::header::Header;
+use crate::format::layers::LayersView;
 use crate::format::vq::VqView;
 use crate::geometry::Geometry;
 use crate::reads::Reads;
@@ -123,6 +124,17 @@ impl<D: AsRef<[u8]>> Archive<D> {
         match &self.header.coding {
             Coding::Vq(vq) => Ok(VqView { file: self.bytes(), geometry: self.geometry(), samples: self.samples(), vq }),
             Coding::Layers(_) => Err(Error::OtherCodec { found: self.codec(), expected: Codec::Vq }),
+        }
+    }
+
+    /// What only an archive of the codec "layers" has: the codebooks of its layers.
+    ///
+    /// # Errors
+    /// [`Error::OtherCodec`] for an archive of another codec.
+    pub fn layers(&self) -> Result<LayersView<'_>> {
+        match &self.header.coding {
+            Coding::Layers(layers) => Ok(LayersView { file: self.bytes(), layers }),
+            Coding::Vq(_) => Err(Error::OtherCodec { found: self.codec(), expected: Codec::Layers }),
         }
     }
 

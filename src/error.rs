@@ -178,6 +178,18 @@ pub enum Error {
         /// The right length.
         expected: usize,
     },
+    /// A record of layers is not as long as one can be.
+    #[error("record {row} has {found} bytes, expected {shortest} to {longest} in whole words of 4")]
+    RecordLength {
+        /// Position in the batch.
+        row: usize,
+        /// Its length.
+        found: usize,
+        /// What its groups take.
+        shortest: usize,
+        /// What the longest record takes.
+        longest: usize,
+    },
     /// The output buffer does not have the batch's size.
     #[error("the output buffer has {found} bytes, the batch needs {expected}")]
     OutputLength {

@@ -55,6 +55,12 @@ pub enum SampleProblem {
         /// What is wrong with its offsets.
         problem: String,
     },
+    /// Its record is not one of this codec's.
+    #[error("its record is damaged: {problem}")]
+    Layers {
+        /// The first thing that is wrong with it.
+        problem: String,
+    },
     /// It names a codeword that does not exist.
     #[error("patch {patch} has index {index}, the codebook has {codewords} codewords")]
     Index {
@@ -171,7 +177,7 @@ impl<D: AsRef<[u8]> + Sync> Archive<D> {
         }
         let problem = match &header.coding {
             Coding::Vq(vq) => check_indices(vq, self.geometry(), row, scratch),
-            Coding::Layers(_) => None,
+            Coding::Layers(layers) => layers.check_record(row).map(|problem| SampleProblem::Layers { problem }),
         };
         if problem.is_some() {
             return problem;

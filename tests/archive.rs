@@ -6,9 +6,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::io::Cursor;
 
+use common::layers::{LAYERS_CASES, books, layered, record};
 use common::{Random, archive, archive_bytes};
 use kuat::{Archive, ArchiveSpec, ArchiveWriter, CodingSpec, CpuDecoder, Decoder, Error, Geometry, IndexWidth};
-use kuat::{LayersSpec, MAX_PATCH_SIDE, NaiveDecoder, OutputSpec, SampleInfo, TensorSpec};
+use kuat::{MAX_PATCH_SIDE, NaiveDecoder, OutputSpec, SampleInfo};
 use proptest::prelude::*;
 
 fn small(labels: bool, captions: bool) -> ArchiveSpec {
@@ -142,54 +143,94 @@ fn what_cannot_be_stored_is_refused() {
 }
 
 #[test]
-fn tensors_of_layers_are_stored_as_they_are_and_aligned() {
-    let geometry = Geometry::new((8, 8), 1, (8, 8)).expect("valid");
-    let tensor = |name: &str, dtype: &str, shape: &[u64], bytes: &[u8]| TensorSpec {
-        name: name.into(),
-        dtype: dtype.into(),
-        shape: shape.into(),
-        bytes: bytes.into(),
-    };
-    let layers = LayersSpec {
-        tensors: vec![tensor("b", "I8", &[3], &[1, 2, 3]), tensor("a", "U16", &[1, 2], &[4, 5, 6, 7])],
-        metadata: BTreeMap::from([("depth".into(), "2".into())]),
-    };
-    let spec = |layers| ArchiveSpec::with_coding(geometry, CodingSpec::Layers(layers));
+fn layers_come_back_as_they_were_written() {
+    for case in LAYERS_CASES {
+        let mut random = Random::new(5);
+        let geometry = case.geometry();
+        let books = books(&mut random, case.channels == 3, case.index_bits, case.codewords);
+        let records: Vec<_> = (0..case.samples).map(|_| record(&mut random, &books, &geometry)).collect();
+        let archive = layered(geometry, books.clone(), &records);
+        assert!(archive.layers().expect("layered").books() == books, "{case:?}");
+        assert_eq!(archive.rows(0..case.samples).expect("there"), records, "{case:?}");
+        let bytes: usize = records.iter().map(Vec::len).sum();
+        assert_eq!(archive.mean_row_len(), bytes as f64 / case.samples as f64);
+        let report = archive.verify(&()).expect("verified");
+        assert!(report.is_ok() && report.unchecked.is_empty(), "{case:?}: {report:?}");
+    }
+}
+
+#[test]
+fn tensors_of_layers_are_aligned_and_have_checksums() {
+    let geometry = Geometry::new((16, 8), 3, (8, 8)).expect("valid");
+    let mut random = Random::new(6);
+    let books = books(&mut random, true, 6, 50);
+    let records = [record(&mut random, &books, &geometry), record(&mut random, &books, &geometry)];
     // A wrong guess at the number of samples: rows are moved.
-    let guess = ArchiveSpec { samples: 9, ..spec(layers.clone()) };
+    let guess = ArchiveSpec { samples: 9, ..ArchiveSpec::with_coding(geometry, CodingSpec::Layers(books.clone())) };
     let mut writer = ArchiveWriter::new(Cursor::new(Vec::new()), guess).expect("valid");
-    assert!(matches!(writer.push_record(&[0; 5], SampleInfo::default()), Err(Error::Argument { .. })));
+    for wrong in [&[0; 5][..], &[0; 4], &records[0][4..], &vec![255; records[0].len()]] {
+        assert!(matches!(writer.push_record(wrong, SampleInfo::default()), Err(Error::Argument { .. })));
+    }
     assert!(matches!(writer.push(&[0], SampleInfo::default()), Err(Error::OtherCodec { .. })));
-    for record in [&[8; 8][..], &[9; 4]] {
+    for record in &records {
         writer.push_record(record, SampleInfo::default()).expect("valid");
     }
     let file = writer.finish(None).expect("written").into_inner();
     let tensors = safetensors::SafeTensors::deserialize(&file).expect("a safetensors file");
-    let expected: [(&str, usize, &[u8]); 4] = [
-        ("records.offsets", 8, &[0u64, 2, 3].map(u64::to_le_bytes).concat()),
-        ("records", 4, &[8, 8, 8, 8, 8, 8, 8, 8, 9, 9, 9, 9]),
-        ("a", 2, &[4, 5, 6, 7]),
-        ("b", 1, &[1, 2, 3]),
+    let words = records.each_ref().map(|record| record.len() as u64 / 4);
+    let codewords: Vec<u8> = books.luma.books[3].codewords.iter().map(|&value| value as u8).collect();
+    let expected = [
+        ("records.offsets", 8, [0, words[0], words[0] + words[1]].map(u64::to_le_bytes).concat()),
+        ("records", 4, records.concat()),
+        ("luma4.0", 1, codewords.clone()),
     ];
     for (name, size, bytes) in expected {
         let data = tensors.tensor(name).expect("there").data();
         assert_eq!(data, bytes, "{name}");
         assert_eq!((data.as_ptr() as usize - file.as_ptr() as usize) % size, 0, "`{name}` is not aligned");
     }
+    assert_eq!(tensors.tensor("chroma8.1").expect("there").shape()[1..], [2, 8, 8]);
     let (_, header) = safetensors::SafeTensors::read_metadata(&file).expect("a header");
     let metadata = header.metadata().as_ref().expect("metadata");
-    assert_eq!((metadata["codec"].as_str(), metadata["depth"].as_str()), ("layers", "2"));
-    assert_eq!(metadata["b_crc32c"], format!("{:08x}", crc32c_bit_by_bit(&[1, 2, 3])));
-    for taken in ["header", "records", "checksums"] {
-        let layers = LayersSpec { tensors: vec![tensor(taken, "U8", &[1], &[0])], ..LayersSpec::default() };
-        assert!(matches!(ArchiveWriter::new(Cursor::new(Vec::new()), spec(layers)), Err(Error::Argument { .. })));
+    assert_eq!((metadata["codec"].as_str(), metadata["index_bits"].as_str()), ("layers", "6"));
+    assert!(metadata["luma_modes"].starts_with(r#"[["luma8.0"],["luma8.0","luma8.2"],["luma8.1","luma4.0"],"#));
+    assert_eq!(metadata["luma4.0_crc32c"], format!("{:08x}", crc32c_bit_by_bit(&codewords)));
+}
+
+#[test]
+fn layers_that_the_format_cannot_hold_are_refused() {
+    let geometry = Geometry::new((16, 8), 3, (8, 8)).expect("valid");
+    let good = books(&mut Random::new(6), true, 6, 50);
+    let refused = |geometry: Geometry, change: &dyn Fn(&mut kuat::LayerBooks)| {
+        let mut books = good.clone();
+        change(&mut books);
+        let spec = ArchiveSpec::with_coding(geometry, CodingSpec::Layers(books));
+        ArchiveWriter::new(Cursor::new(Vec::new()), spec).expect_err("refused")
+    };
+    let patches = Geometry::new((8, 8), 3, (4, 4)).expect("valid");
+    assert!(matches!(refused(patches, &|_| ()), Error::Geometry { .. }));
+    for channels in [1, 4] {
+        let geometry = Geometry::new((16, 8), channels, (8, 8)).expect("valid");
+        assert!(matches!(refused(geometry, &|_| ()), Error::Argument { .. }));
     }
-    for wrong in [tensor("a", "U16", &[3], &[0; 4]), tensor("a", "U8", &[u64::MAX, 2], &[0; 4])] {
-        let layers = LayersSpec { tensors: vec![wrong], ..LayersSpec::default() };
-        assert!(matches!(ArchiveWriter::new(Cursor::new(Vec::new()), spec(layers)), Err(Error::Argument { .. })));
+    let huge = Geometry::new((65_535, 65_535), 3, (8, 8)).expect("valid");
+    assert!(matches!(refused(huge, &|_| ()), Error::Layers { .. }));
+    for change in [
+        &|books: &mut kuat::LayerBooks| books.index_bits = 17,
+        &|books: &mut kuat::LayerBooks| books.index_bits = 5,
+        &|books: &mut kuat::LayerBooks| books.luma.books[0].codewords.truncate(65),
+        &|books: &mut kuat::LayerBooks| books.luma.books[0].codewords.clear(),
+        &|books: &mut kuat::LayerBooks| books.luma.modes.clear(),
+        &|books: &mut kuat::LayerBooks| books.luma.modes.push(kuat::Mode { block: vec![0], quarter: Vec::new() }),
+        &|books: &mut kuat::LayerBooks| books.luma.modes[0].block.push(3),
+        &|books: &mut kuat::LayerBooks| books.luma.modes[0].block.push(9),
+        &|books: &mut kuat::LayerBooks| books.luma.modes[0].block = vec![0; 4],
+        &|books: &mut kuat::LayerBooks| books.luma.modes[0].quarter = vec![3; 8],
+        &|books: &mut kuat::LayerBooks| books.luma.modes[0].block.clear(),
+    ] as [&dyn Fn(&mut kuat::LayerBooks); 11]
+    {
+        assert!(matches!(refused(geometry, change), Error::Layers { .. }));
     }
-    let patches = ArchiveSpec { geometry: Geometry::new((8, 8), 1, (4, 4)).expect("valid"), ..spec(layers) };
-    assert!(matches!(ArchiveWriter::new(Cursor::new(Vec::new()), patches), Err(Error::Geometry { .. })));
 }
 
 #[test]

@@ -5,8 +5,8 @@ mod common;
 
 use std::io::Cursor;
 
-use common::{Random, archive_bytes};
-use kuat::{Archive, ArchiveSpec, ArchiveWriter, Codec, CodingSpec, Error, Geometry, LayersSpec, SampleInfo};
+use common::{Random, archive_bytes, layers};
+use kuat::{Archive, ArchiveSpec, ArchiveWriter, Codec, CodingSpec, Error, Geometry, SampleInfo};
 use serde_json::{Value, json};
 
 /// A small archive with everything that one can hold: 3 samples of 8x6 RGB in patches of 4x4.
@@ -409,27 +409,32 @@ fn captions_that_leave_bytes_over_are_a_problem() {
     }
 }
 
-/// What an archive of the codec "layers" must have beside its records.
-fn layers() -> LayersSpec {
-    LayersSpec::default()
-}
-
-/// Four samples of 16x8 RGB, their records of 2, 0, 3 and 1 words.
+/// Four samples of 16x8 RGB.
 fn records() -> Vec<u8> {
     let geometry = Geometry::new((16, 8), 3, (8, 8)).expect("valid");
-    let spec = ArchiveSpec { samples: 4, ..ArchiveSpec::with_coding(geometry, CodingSpec::Layers(layers())) };
+    let mut random = Random::new(8);
+    let books = layers::books(&mut random, true, 3, 8);
+    let records: Vec<_> = (0..4).map(|_| layers::record(&mut random, &books, &geometry)).collect();
+    let spec = ArchiveSpec { samples: 4, ..ArchiveSpec::with_coding(geometry, CodingSpec::Layers(books)) };
     let mut writer = ArchiveWriter::new(Cursor::new(Vec::new()), spec).expect("valid");
-    for (sample, words) in [2, 0, 3, 1].into_iter().enumerate() {
-        writer.push_record(&vec![sample as u8; 4 * words], SampleInfo::default()).expect("valid");
-    }
+    records.iter().for_each(|record| writer.push_record(record, SampleInfo::default()).expect("valid"));
     writer.finish(None).expect("written").into_inner()
+}
+
+/// Where the offsets of its records stand, and what they are.
+fn offsets(file: &[u8]) -> (usize, [u64; 5]) {
+    let (header, _) = split(file);
+    let header: Value = serde_json::from_slice(header).expect("JSON");
+    let begin = header["records.offsets"]["data_offsets"][0].as_u64().expect("a number") as usize;
+    let start = 8 + u64::from_le_bytes(file[..8].try_into().expect("eight")) as usize + begin;
+    let (offsets, _) = file[start..].as_chunks::<8>();
+    (start, std::array::from_fn(|i| u64::from_le_bytes(offsets[i])))
 }
 
 /// The same with other offsets.
 fn with_offsets(offsets: [u64; 5]) -> Archive<Vec<u8>> {
     let mut file = records();
-    let found = [0u64, 2, 2, 5, 6].map(u64::to_le_bytes).concat();
-    let start = file.windows(40).position(|bytes| bytes == found).expect("there");
+    let (start, _) = self::offsets(&file);
     file[start..start + 40].copy_from_slice(&offsets.map(u64::to_le_bytes).concat());
     Archive::new(file).expect("offsets are looked at when they are used")
 }
@@ -437,25 +442,29 @@ fn with_offsets(offsets: [u64; 5]) -> Archive<Vec<u8>> {
 #[test]
 fn records_of_different_lengths_come_back() {
     let archive = Archive::new(records()).expect("opens");
-    assert_eq!((archive.codec(), archive.mean_row_len()), (Codec::Layers, 6.0));
+    let (_, offsets) = offsets(&records());
+    assert_eq!((archive.codec(), archive.mean_row_len()), (Codec::Layers, offsets[4] as f64));
     let rows = archive.rows([3, 0, 1, 2]).expect("there");
-    assert_eq!(rows, [&[3; 4][..], &[0; 8], &[], &[2; 12]]);
+    let lens = rows.iter().map(|row| row.len() as u64 / 4);
+    assert!(lens.eq([3, 0, 1, 2].map(|i| offsets[i + 1] - offsets[i])));
+    assert!(offsets[2] - offsets[1] != offsets[1], "records differ in length");
     assert!(matches!(archive.row(4), Err(Error::Sample { sample: 4, samples: 4 })));
     let error = archive.vq().expect_err("it has no codebook of patches");
     assert!(matches!(error, Error::OtherCodec { found: Codec::Layers, expected: Codec::Vq }));
     let info = archive.info();
-    assert_eq!((info.codec, info.codewords, info.index_bits, info.bytes_per_image), (Codec::Layers, None, None, 6.0));
+    assert_eq!((info.codec, info.codewords, info.bytes_per_image), (Codec::Layers, None, offsets[4] as f64));
 }
 
 #[test]
 fn offsets_of_records_that_are_hostile_are_named() {
+    let (_, [_, a, b, c, end]) = offsets(&records());
     for (offsets, bad) in [
         // Out of order, beyond the end, and where a product with the size of a word overflows.
-        ([0, 3, 2, 5, 6], &[1][..]),
-        ([0, 2, 2, 7, 6], &[2, 3]),
-        ([0, 2, 2, 5, 7], &[3]),
-        ([0, u64::MAX, 2, 5, 6], &[0, 1]),
-        ([0, 2, 1 << 62, (1 << 62) + 1, 6], &[1, 2, 3]),
+        ([0, b + 1, b, c, end], &[1][..]),
+        ([0, a, b, end + 1, end], &[2, 3]),
+        ([0, a, b, c, end + 1], &[3]),
+        ([0, u64::MAX, b, c, end], &[0, 1]),
+        ([0, a, 1 << 62, (1 << 62) + 1, end], &[1, 2, 3]),
     ] {
         let archive = with_offsets(offsets);
         for sample in 0..4 {
@@ -473,14 +482,14 @@ fn offsets_of_records_that_are_hostile_are_named() {
         assert_eq!(named.map(|bad| bad.sample).collect::<Vec<_>>(), bad, "{report:?}");
         assert!(report.problems.iter().any(|problem| problem.contains("`records.offsets`")), "{report:?}");
     }
-    let report = with_offsets([1, 2, 2, 5, 6]).verify(&()).expect("verified");
+    let report = with_offsets([1, a, b, c, end]).verify(&()).expect("verified");
     assert!(report.problems.iter().any(|problem| problem.contains("do not begin")), "{report:?}");
 }
 
 #[test]
 fn every_flipped_bit_of_records_is_found() {
     let file = records();
-    for bit in 0..file.len() * 8 {
+    for bit in (0..file.len() * 8).step_by(7) {
         let mut damaged = file.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
         if let Ok(archive) = Archive::new(damaged) {
@@ -504,18 +513,48 @@ fn records_and_offsets_of_another_type_or_shape_are_refused() {
     for (tensor, dtype) in [("records", "F32"), ("records.offsets", "I64")] {
         refused!(altered(&|header| header[tensor]["dtype"] = json!(dtype)), Error::Tensor { .. });
     }
-    refused!(altered(&|header| header["records"]["shape"] = json!([3, 2])), Error::Tensor { .. });
+    refused!(
+        altered(&|header| header["records"]["shape"] = json!([1, header["records"]["shape"][0]])),
+        Error::Tensor { .. }
+    );
     for samples in ["3", "5", "18446744073709551615"] {
         refused!(altered(&|header| header["__metadata__"]["samples"] = json!(samples)), Error::Tensor { .. });
     }
-    for tensor in ["records", "records.offsets"] {
-        let file = altered(&|header| {
+    let renamed = |tensor: &str| {
+        altered(&|header| {
             let tensors = header.as_object_mut().expect("an object");
             let info = tensors.remove(tensor).expect("there");
             tensors.insert("renamed".into(), info);
-        });
-        refused!(file, Error::MissingTensor { .. });
+        })
+    };
+    for tensor in ["records", "records.offsets"] {
+        refused!(renamed(tensor), Error::MissingTensor { .. });
     }
+    for tensor in ["luma8.1", "chroma8.2"] {
+        refused!(renamed(tensor), Error::Layers { .. });
+        refused!(altered(&|header| header[tensor]["dtype"] = json!("U8")), Error::Tensor { .. });
+    }
+    refused!(altered(&|header| header["luma4.0"]["shape"] = json!([1, 4, 4, 8])), Error::Tensor { .. });
+    for modes in [
+        "",
+        "{}",
+        "[]",
+        "[[]]",
+        "[[1]]",
+        r#"["luma8.0"]"#,
+        r#"[["chroma16.0"]]"#,
+        r#"[["luma4.0","luma8.0"]]"#,
+        r#"[["luma8.0","luma8.0","luma8.0","luma8.0"]]"#,
+        r#"[["luma4.0","luma4.0","luma4.0","luma4.0","luma4.0","luma4.0","luma4.0","luma4.0"]]"#,
+        &format!("[{}]", vec![r#"["luma8.0"]"#; 9].join(",")),
+    ] {
+        refused!(altered(&|header| header["__metadata__"]["luma_modes"] = json!(modes)), Error::Metadata { .. });
+    }
+    for bits in ["0", "17", "2"] {
+        let file = altered(&|header| header["__metadata__"]["index_bits"] = json!(bits));
+        refused!(file, Error::Layers { .. } | Error::Tensor { .. });
+    }
+    refused!(altered(&|header| header["__metadata__"]["channels"] = json!("4")), Error::Geometry { .. });
     for key in ["patch_width", "patch_height"] {
         refused!(altered(&|header| header["__metadata__"][key] = json!("4")), Error::Geometry { .. });
     }
@@ -544,4 +583,38 @@ fn unknown_tensors_and_metadata_are_ignored() {
 fn errors_that_blame_the_file_say_so() {
     assert!(refused(Vec::new()).is_invalid_archive());
     assert!(!Archive::open("/no/such/file.qvq").expect_err("not there").is_invalid_archive());
+}
+
+#[test]
+fn damaged_records_are_named_where_there_are_no_checksums() {
+    let file = records();
+    let (start, offsets) = offsets(&file);
+    let (header, data) = split(&file);
+    let mut header: Value = serde_json::from_slice(header).expect("JSON");
+    header["__metadata__"].as_object_mut().expect("an object").retain(|key, _| !key.ends_with("_crc32c"));
+    header["other"] = header.as_object_mut().expect("an object").remove("checksums").expect("there");
+    let records = header["records"]["data_offsets"][0].as_u64().expect("a number") as usize;
+    assert!(start < file.len() && offsets[0] == 0);
+    let problem = |changes: &[(usize, u8)]| {
+        let mut data = data.to_vec();
+        changes.iter().for_each(|&(byte, value)| data[records + byte] = value);
+        let archive = Archive::new(join(header.to_string().as_bytes(), &data)).expect("opens");
+        let report = archive.verify(&()).expect("verified");
+        report.bad_samples.first().map(|bad| (bad.sample, bad.problem.to_string()))
+    };
+    let expect = |changes: &[(usize, u8)], text: &str| match problem(changes) {
+        Some((0, found)) if found.contains(text) => (),
+        found => panic!("{changes:?}: {found:?}"),
+    };
+    assert_eq!(problem(&[]), None);
+    // The first index of the groups of luma and of colour; modes of blocks that do not exist; the sixth mode of colour,
+    // which there is not; an index into a codebook with fewer codewords; more modes than there are indices for.
+    expect(&[(0, 1)], "group 0 begins at index 1, expected 0");
+    expect(&[(16, 255)], "group 1 begins at index 255, expected");
+    expect(&[(4, 4)], "modes of blocks that do not exist");
+    expect(&[(20, 0), (24, 1), (28, 1)], "block 0 has mode 6, there are 6");
+    expect(&[(4, 3), (8, 3), (12, 3)], "");
+    expect(&[(4, 0), (8, 0), (12, 0)], "");
+    let found = (32..offsets[1] as usize * 4).filter_map(|byte| problem(&[(byte, 255)]));
+    assert!(found.filter(|(_, found)| found.contains("has index 7")).count() > 0, "codebooks of seven codewords");
 }

@@ -4,6 +4,7 @@ pub(crate) mod cpu;
 pub(crate) mod naive;
 
 use crate::error::{Error, Result};
+use crate::format::record::{GROUP_LEN, RecordShape};
 use crate::geometry::Geometry;
 use crate::output::{Element, OutputSpec};
 
@@ -82,6 +83,17 @@ pub(crate) fn resize<T: Element>(buffer: &mut Vec<T>, len: usize) -> Result<()> 
 pub(crate) fn check_row_lens(row_len: usize, rows: &[&[u8]]) -> Result<()> {
     match rows.iter().position(|row| row.len() != row_len) {
         Some(row) => Err(Error::RowLength { row, found: rows[row].len(), expected: row_len }),
+        None => Ok(()),
+    }
+}
+
+/// Checks that records have all their groups, and no more bytes than any record takes.
+pub(crate) fn check_records(shape: &RecordShape, records: &[&[u8]]) -> Result<()> {
+    match records.iter().position(|record| !shape.fits(record)) {
+        Some(row) => {
+            let (shortest, longest) = (shape.all_groups() * GROUP_LEN, shape.record_lens().1);
+            Err(Error::RecordLength { row, found: records[row].len(), shortest, longest })
+        }
         None => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use super::checkpoint::{Checkpoint, Made, Progressed, Sample};
 use super::quality::psnr_db;
 use super::skipped::{Skipped, report_skipped};
 use super::source::Source;
-use super::{EncodeOptions, Image, prepare};
+use super::{EncodeOptions, prepare};
 use crate::error::{Error, Result};
 use crate::format::atomic::AtomicFile;
 use crate::format::writer::{ArchiveSpec, ArchiveWriter, SampleInfo};
@@ -119,13 +119,13 @@ impl<'a> Pass<'a> {
     pub fn run_chunks(
         &mut self,
         count: usize,
-        encode: impl Fn(Vec<Result<Image>>) -> Result<Vec<Result<Encoded>>> + Sync,
+        encode: impl Fn(Vec<Result<super::Image>>) -> Result<Vec<Result<Encoded>>> + Sync,
         progress: &dyn Progress,
     ) -> Result<()> {
         let counter = self.counter(progress)?;
         let (source, options) = (self.source, self.options);
         let range = |first: usize| first..(first + count).min(source.len());
-        let read = |images: Range<usize>| -> Vec<Result<Image>> {
+        let read = |images: Range<usize>| -> Vec<Result<super::Image>> {
             let read = |index| counter.add(0).and_then(|()| prepare(source, index, options));
             images.into_par_iter().map(read).collect()
         };

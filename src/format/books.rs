@@ -1,7 +1,10 @@
 //! The codebooks of the codec "layers", and which of them a block's codewords are taken from.
 
+use super::container::{TensorInfo, describe};
+use super::header::{Metadata, Tensors};
 use super::key;
 use crate::error::{Error, Result};
+use crate::geometry::Geometry;
 
 /// Most modes of a component: as many as three bits tell.
 pub const MODES: usize = 8;
@@ -42,7 +45,7 @@ pub struct Book<T> {
 }
 
 /// What a codeword covers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cover {
     /// A block.
     Block,
@@ -119,6 +122,11 @@ impl<T> Books<T> {
         std::iter::once(&self.luma).chain(&self.chroma).collect()
     }
 
+    /// What holds each codebook.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &T> {
+        self.components().into_iter().flat_map(|component| &component.books).map(|book| &book.codewords)
+    }
+
     /// The same codebooks with their codewords held in another way.
     pub fn map<U>(&self, codewords: impl Fn(&T) -> U) -> Books<U> {
         let component = |component: &Component<T>| Component {
@@ -164,6 +172,100 @@ pub(crate) fn modes_key(component: usize) -> &'static str {
     [key::LUMA_MODES, key::CHROMA_MODES][component]
 }
 
+impl Books<TensorInfo> {
+    /// Finds the codebooks in an archive's header and checks all that can be told without reading them.
+    pub(crate) fn parse(metadata: &Metadata, tensors: &Tensors, geometry: &Geometry) -> Result<Self> {
+        let channels = geometry.channels() as u64;
+        if !matches!(channels, 1 | 3) {
+            let expected = "1 or 3 with the codec \"layers\"";
+            return Err(Error::Geometry { field: "number of channels", found: channels, expected });
+        }
+        let index_bits: u32 = metadata.integer(key::INDEX_BITS)?;
+        if !(1..=INDEX_BITS).contains(&index_bits) {
+            let (found, expected) = (index_bits.to_string(), format!("1 to {INDEX_BITS}"));
+            return Err(Error::Layers { what: "bits of an index", found, expected });
+        }
+        let component = |number| {
+            let key = modes_key(number);
+            let wrong = |found: String| Error::Metadata {
+                key: key.into(),
+                found,
+                expected: format!(
+                    "a JSON array of 1 to {MODES} arrays of names of tensors: 0 to {BLOCK_STAGES} of `{}`.., then 0 to \
+                     {QUARTER_STAGES} of `{}`.., at least one in all",
+                    prefix(number, Cover::Block),
+                    prefix(number, Cover::Quarter),
+                ),
+            };
+            let json = metadata.required(key)?;
+            let modes: Vec<Vec<String>> = serde_json::from_str(json).map_err(|_| wrong(json.into()))?;
+            if !(1..=MODES).contains(&modes.len()) || modes.iter().any(|m| m.len() > BLOCK_STAGES + QUARTER_STAGES) {
+                return Err(wrong(format!("{} modes", modes.len())));
+            }
+            let mut names: Vec<(Cover, usize, &String)> = Vec::new();
+            for mode in &modes {
+                let mut counts = [0; 2];
+                for name in mode {
+                    let found = [Cover::Block, Cover::Quarter].into_iter().find_map(|cover| {
+                        let place: usize = name.strip_prefix(prefix(number, cover))?.parse().ok()?;
+                        Some((cover, place, name))
+                    });
+                    let (cover, ..) = found.ok_or_else(|| wrong(name.clone()))?;
+                    counts[cover as usize] += 1;
+                    if cover == Cover::Block && counts[1] > 0 {
+                        return Err(wrong(json.into()));
+                    }
+                    names.extend(found);
+                }
+                if mode.is_empty() || counts[0] > BLOCK_STAGES || counts[1] > QUARTER_STAGES {
+                    return Err(wrong(json.into()));
+                }
+            }
+            names.sort();
+            names.dedup();
+            let book = |&(cover, _, name): &(Cover, usize, &String)| {
+                let shape = codeword_shape(number, cover);
+                let tensor = tensors.0.get(name).ok_or_else(|| Error::Layers {
+                    what: "tensors",
+                    found: format!("none called `{name}`"),
+                    expected: format!("the codebooks that `{key}` names"),
+                })?;
+                let most = 1u64 << index_bits;
+                let codewords = tensor.shape.first().copied().unwrap_or(0);
+                if tensor.dtype != "I8" || tensor.shape.get(1..) != Some(shape) || !(1..=most).contains(&codewords) {
+                    let shape = shape.iter().map(|side| format!(", {side}")).collect::<String>();
+                    return Err(Error::Tensor {
+                        tensor: name.clone(),
+                        found: describe(&tensor.dtype, &tensor.shape),
+                        expected: format!("I8 [1 to {most}{shape}]"),
+                    });
+                }
+                Ok(Book { cover, codewords: tensor.clone() })
+            };
+            let books = names.iter().map(book).collect::<Result<_>>()?;
+            let mode = |mode: &Vec<String>| {
+                let mut found = Mode::default();
+                for name in mode {
+                    if let Some(book) = names.iter().position(|(.., known)| *known == name) {
+                        let stages = if names[book].0 == Cover::Block { &mut found.block } else { &mut found.quarter };
+                        stages.push(book);
+                    }
+                }
+                found
+            };
+            Ok(Component { books, modes: modes.iter().map(mode).collect() })
+        };
+        let luma = component(LUMA)?;
+        let chroma = if channels == 3 { Some(component(CHROMA)?) } else { None };
+        Ok(Self { index_bits, luma, chroma })
+    }
+}
+
+/// Codewords of a codebook in a file.
+pub(crate) fn codeword_count(tensor: &TensorInfo) -> usize {
+    tensor.shape.first().copied().unwrap_or(0) as usize
+}
+
 impl LayerBooks {
     /// Checks codebooks that a caller made: numbers of codewords, modes and stages.
     ///
@@ -204,9 +306,33 @@ impl LayerBooks {
         Ok(())
     }
 
+    /// How many codewords each codebook has.
+    pub(crate) fn counts(&self) -> Books<usize> {
+        let mut counts = self.map(Vec::len);
+        let components = std::iter::once(&mut counts.luma).chain(&mut counts.chroma).enumerate();
+        for (i, component) in components {
+            component.books.iter_mut().for_each(|book| book.codewords /= codeword_len(i, book.cover));
+        }
+        counts
+    }
+
+    /// The name, shape and bytes of each codebook's tensor.
+    pub(crate) fn named_tensors(&self) -> Vec<(String, Vec<u64>, Vec<u8>)> {
+        let tensor = |component, (name, book): (String, &Book<Vec<i8>>)| {
+            let codewords = book.codewords.len() / codeword_len(component, book.cover);
+            let shape = std::iter::once(codewords as u64).chain(codeword_shape(component, book.cover).iter().copied());
+            (name, shape.collect(), book.codewords.iter().map(|&value| value as u8).collect())
+        };
+        let components = self.names().into_iter().zip(self.components()).enumerate();
+        components
+            .flat_map(|(i, (names, component))| {
+                names.into_iter().zip(&component.books).map(move |book| tensor(i, book))
+            })
+            .collect()
+    }
+
     /// Bytes of all codewords.
     pub fn byte_len(&self) -> usize {
-        let components = self.components();
-        components.iter().flat_map(|component| &component.books).map(|book| book.codewords.len()).sum()
+        self.tensors().map(Vec::len).sum()
     }
 }

@@ -26,7 +26,7 @@ impl Coding {
     ) -> Result<Self> {
         Ok(match codec {
             Codec::Vq => Self::Vq(Vq::parse(metadata, tensors, geometry, samples)?),
-            Codec::Layers => Self::Layers(Layers::parse(tensors, geometry, samples)?),
+            Codec::Layers => Self::Layers(Layers::parse(metadata, tensors, geometry, samples)?),
         })
     }
 
@@ -46,14 +46,6 @@ impl Coding {
         match self {
             Self::Vq(vq) => Ok(vq.row(sample)),
             Self::Layers(layers) => layers.row(file, sample),
-        }
-    }
-
-    /// Bytes of all rows.
-    pub fn rows_len(&self) -> usize {
-        match self {
-            Self::Vq(vq) => vq.rows_len(),
-            Self::Layers(layers) => layers.rows_len(),
         }
     }
 }

@@ -157,7 +157,7 @@ fn integrity(file: &[u8], container: &Container, codec: Codec) -> Result<Option<
 pub(crate) struct Metadata<'a>(&'a BTreeMap<String, String>);
 
 impl Metadata<'_> {
-    fn required(&self, key: &'static str) -> Result<&str> {
+    pub fn required(&self, key: &'static str) -> Result<&str> {
         self.0.get(key).map(String::as_str).ok_or(Error::MissingMetadata { key })
     }
 
@@ -208,7 +208,7 @@ impl Metadata<'_> {
 }
 
 /// Typed access to the tensors.
-pub(crate) struct Tensors<'a>(&'a BTreeMap<String, TensorInfo>);
+pub(crate) struct Tensors<'a>(pub &'a BTreeMap<String, TensorInfo>);
 
 impl Tensors<'_> {
     pub fn get(&self, name: &'static str, why: &'static str) -> Result<&TensorInfo> {

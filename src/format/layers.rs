@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
-use super::container::describe;
-use super::header::Tensors;
+use super::books::{Books, LayerBooks, codeword_count};
+use super::container::{TensorInfo, describe};
+use super::header::{Metadata, Tensors};
+use super::record::{self, RecordShape};
 use super::tensor;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
@@ -25,16 +27,20 @@ pub(crate) fn check_block(geometry: &Geometry) -> Result<()> {
     Ok(())
 }
 
-/// Where the records stand in the file.
+/// Where the codebooks and the records stand in the file.
 #[derive(Debug)]
 pub(crate) struct Layers {
+    books: Books<TensorInfo>,
+    shape: RecordShape,
     offsets: Range<usize>,
     records: Range<usize>,
 }
 
 impl Layers {
-    pub fn parse(tensors: &Tensors, geometry: &Geometry, samples: usize) -> Result<Self> {
+    pub fn parse(metadata: &Metadata, tensors: &Tensors, geometry: &Geometry, samples: usize) -> Result<Self> {
         check_block(geometry)?;
+        let books = Books::parse(metadata, tensors, geometry)?;
+        let shape = RecordShape::new(geometry, &books)?;
         let offsets = tensors.required(tensor::RECORD_OFFSETS, "U64", &[(samples as u64).saturating_add(1)])?;
         let records = tensors.get(tensor::RECORDS, "`records.offsets` points into it")?;
         if records.dtype != "U32" || records.shape.len() != 1 {
@@ -44,7 +50,7 @@ impl Layers {
                 expected: "U32 [words]".into(),
             });
         }
-        Ok(Self { offsets, records: records.range.clone() })
+        Ok(Self { books, shape, offsets, records: records.range.clone() })
     }
 
     /// Byte range of a sample's record in the file; the sample must exist.
@@ -78,5 +84,34 @@ impl Layers {
         let (offsets, _) = file[self.offsets.clone()].as_chunks::<8>();
         let ends = [offsets.first(), offsets.last()].map(|end| end.map(|&bytes| u64::from_le_bytes(bytes)));
         ends == [Some(0), Some((self.records.len() / WORD) as u64)]
+    }
+
+    /// What is wrong with a record.
+    pub fn check_record(&self, record: &[u8]) -> Option<String> {
+        record::check(&self.shape, &self.books, record, codeword_count)
+    }
+}
+
+/// What only an archive of the codec "layers" has; see [`Archive::layers`](crate::Archive::layers).
+#[derive(Debug, Clone, Copy)]
+pub struct LayersView<'a> {
+    pub(crate) file: &'a [u8],
+    pub(crate) layers: &'a Layers,
+}
+
+impl LayersView<'_> {
+    /// A copy of the codebooks.
+    pub fn books(&self) -> LayerBooks {
+        self.layers.books.map(|tensor| self.file[tensor.range.clone()].iter().map(|&byte| byte as i8).collect())
+    }
+
+    /// Bytes of all codebooks.
+    pub fn books_len(&self) -> usize {
+        self.layers.books.tensors().map(|tensor| tensor.range.len()).sum()
+    }
+
+    /// The sizes that all records share.
+    pub(crate) fn shape(&self) -> &RecordShape {
+        &self.layers.shape
     }
 }

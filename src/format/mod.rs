@@ -40,10 +40,6 @@ pub(crate) mod tensor {
     pub const CAPTION_BYTES: &str = "captions.bytes";
     /// What no tensor may be called: its checksum would be the header's.
     pub const HEADER: &str = "header";
-
-    /// All that this version of the format gives a meaning.
-    pub const ALL: &[&str] =
-        &[CODEBOOK, INDICES, RECORDS, RECORD_OFFSETS, LABELS, CHECKSUMS, PSNR, CAPTION_OFFSETS, CAPTION_BYTES, HEADER];
 }
 
 /// Keys of the metadata.

@@ -3,7 +3,7 @@
 //! A record is groups of 32 blocks, those of luma and then those of chroma, and behind them all indices, bit-packed. A
 //! group says which of its blocks has which mode, and so how many indices each has, and the number of its first index.
 
-use super::books::{Books, Component, MODES};
+use super::books::{Books, Component, LayerBooks, MODES};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 
@@ -107,6 +107,38 @@ impl RecordShape {
         }
         if filled > 0 {
             record.extend((pending as u32).to_le_bytes());
+        }
+    }
+}
+
+impl LayerBooks {
+    /// The record of an image: for each component the mode of each of its blocks, row by row, and the indices of all
+    /// blocks in the order of the blocks, luma first; of a block as [`Mode::books`](crate::Mode::books) tells.
+    ///
+    /// # Errors
+    /// [`Error::Layers`] if there are too many or too few modes or indices, or some that do not exist;
+    /// [`Error::Geometry`] unless the patches are blocks.
+    pub fn record(&self, geometry: &Geometry, modes: &[&[u8]], indices: &[u16]) -> Result<Vec<u8>> {
+        let wrong = |what, found: String, expected: String| Err(Error::Layers { what, found, expected });
+        self.check()?;
+        super::layers::check_block(geometry)?;
+        let shape = RecordShape::new(geometry, self)?;
+        let components = self.components();
+        let blocks: Vec<usize> = (0..components.len()).map(|component| shape.blocks(component)).collect();
+        let found: Vec<usize> = modes.iter().map(|modes| modes.len()).collect();
+        if found != blocks {
+            return wrong("blocks of each component", format!("{found:?}"), format!("{blocks:?}"));
+        }
+        for (component, modes) in components.iter().zip(modes) {
+            if let Some(mode) = modes.iter().find(|&&mode| usize::from(mode) >= component.modes.len()) {
+                return wrong("mode of a block", mode.to_string(), format!("below {}", component.modes.len()));
+            }
+        }
+        let mut record = Vec::new();
+        shape.pack(self, modes, indices, &mut record);
+        match check(&shape, &self.counts(), &record, |&count| count) {
+            None => Ok(record),
+            Some(found) => wrong("indices", found, "those of codewords, as many as the modes take".into()),
         }
     }
 }

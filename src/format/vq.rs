@@ -56,11 +56,6 @@ impl Vq {
         let start = self.indices.start + sample * self.row_len;
         start..start + self.row_len
     }
-
-    /// Bytes of all index rows.
-    pub fn rows_len(&self) -> usize {
-        self.indices.len()
-    }
 }
 
 /// What only an archive of the codec "vq" has; see [`Archive::vq`](crate::Archive::vq).

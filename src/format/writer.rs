@@ -10,11 +10,13 @@ use std::path::Path;
 use serde_json::json;
 
 use super::atomic::AtomicFile;
+use super::books::{self, LayerBooks};
 use super::checksum::{self, crc32c};
 use super::codec::Codec;
-use super::container::{self, LENGTH_PREFIX, describe};
+use super::container::{self, LENGTH_PREFIX};
 use super::index::IndexWidth;
 use super::layers::{self, WORD};
+use super::record::{self, RecordShape};
 use super::{FORMAT, MAX_CODEWORDS, MAX_PSNR_DB, VERSION, key, tensor};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
@@ -55,29 +57,7 @@ pub enum CodingSpec {
         index_width: Option<IndexWidth>,
     },
     /// For the codec "layers"; the geometry's patches are its blocks of 8x8 pixels.
-    Layers(LayersSpec),
-}
-
-/// What an archive of the codec "layers" holds beside records and their offsets.
-#[derive(Debug, Clone, Default)]
-pub struct LayersSpec {
-    /// The codebooks. Those of larger elements come before those of smaller ones in the file, else the order stays.
-    pub tensors: Vec<TensorSpec>,
-    /// What the metadata says of them.
-    pub metadata: BTreeMap<String, String>,
-}
-
-/// A tensor to be stored as it is, with its checksum.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorSpec {
-    /// Its name.
-    pub name: String,
-    /// The type of its elements, as safetensors names it: `U8`, `I8`, `I16`.
-    pub dtype: String,
-    /// Its shape.
-    pub shape: Vec<u64>,
-    /// Its elements in C order, little-endian.
-    pub bytes: Vec<u8>,
+    Layers(LayerBooks),
 }
 
 impl ArchiveSpec {
@@ -168,6 +148,8 @@ enum Rows {
     /// Where records begin and the last one ends, in words.
     Layers {
         offsets: Vec<u64>,
+        shape: RecordShape,
+        tensors: Vec<(String, Vec<u64>, Vec<u8>)>,
     },
 }
 
@@ -195,22 +177,19 @@ impl Rows {
                 }
                 Ok(Self::Vq { index_width, codewords })
             }
-            CodingSpec::Layers(layers) => {
+            CodingSpec::Layers(books) => {
                 layers::check_block(&spec.geometry)?;
-                for (i, tensor) in layers.tensors.iter().enumerate() {
-                    let valid = Some(tensor.bytes.len() as u64) == container::byte_len(&tensor.dtype, &tensor.shape);
-                    let taken = tensor::ALL.contains(&tensor.name.as_str())
-                        || layers.tensors[..i].iter().any(|other| other.name == tensor.name);
-                    if !valid || taken {
-                        let TensorSpec { name, dtype, shape, bytes } = tensor;
-                        return Err(Error::Argument {
-                            argument: "tensor",
-                            found: format!("`{name}`, {} in {} bytes", describe(dtype, shape), bytes.len()),
-                            expected: "a name of its own, and as many bytes as its type and shape take".into(),
-                        });
-                    }
+                books.check()?;
+                let expected = if books.chroma.is_some() { 3 } else { 1 };
+                if spec.geometry.channels() != expected {
+                    return Err(Error::Argument {
+                        argument: "channels",
+                        found: spec.geometry.channels().to_string(),
+                        expected: format!("{expected}, as the codebooks of layers have"),
+                    });
                 }
-                Ok(Self::Layers { offsets: vec![0] })
+                let shape = RecordShape::new(&spec.geometry, books)?;
+                Ok(Self::Layers { offsets: vec![0], shape, tensors: books.named_tensors() })
             }
         }
     }
@@ -276,8 +255,8 @@ impl<W: Storage> ArchiveWriter<W> {
     ///
     /// # Errors
     /// [`Error::Argument`] if the codebook does not hold 1 to 2^25 whole codewords, its size does not fit the index
-    /// width, or a tensor of layers has a name that is taken or another size than it says; [`Error::Geometry`] if the
-    /// patches are no blocks of layers; [`Error::Write`] if the stream fails.
+    /// width; [`Error::Geometry`], [`Error::Layers`] or [`Error::Argument`] if patches, channels or codebooks are not those
+    /// of layers; [`Error::Write`] if the stream fails.
     pub fn new(mut stream: W, spec: ArchiveSpec) -> Result<Self> {
         let mut contents = Contents {
             header_end: 0,
@@ -345,12 +324,19 @@ impl<W: Storage> ArchiveWriter<W> {
     /// Adds a sample of the codec "layers": its finished record, and what is stored beside it.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the record is not of whole 32-bit words, or the PSNR is missing or out of range;
+    /// [`Error::Argument`] if it is no record of these codebooks, or the PSNR is missing or out of range;
     /// [`Error::OtherCodec`] if the specification is of another codec; [`Error::Write`] if the stream fails.
     pub fn push_record(&mut self, record: &[u8], info: SampleInfo) -> Result<()> {
-        match self.contents.rows {
-            Rows::Layers { .. } => self.push_row(record, info),
-            Rows::Vq { .. } => Err(Error::OtherCodec { found: self.contents.rows.codec(), expected: Codec::Layers }),
+        let (Rows::Layers { shape, .. }, CodingSpec::Layers(books)) = (&self.contents.rows, &self.contents.spec.coding)
+        else {
+            return Err(Error::OtherCodec { found: self.contents.rows.codec(), expected: Codec::Layers });
+        };
+        match record::check(shape, &books.counts(), record, |&count| count) {
+            None => self.push_row(record, info),
+            Some(found) => {
+                let expected = "a record as the format describes it".into();
+                Err(Error::Argument { argument: "record", found, expected })
+            }
         }
     }
 
@@ -408,7 +394,7 @@ impl<W: Storage> ArchiveWriter<W> {
         let (written_at, start) =
             (self.contents.rows_start(self.contents.spec.samples as u64), self.contents.rows_start(samples));
         let words = match &self.contents.rows {
-            Rows::Layers { offsets } => offsets.last().copied().unwrap_or_default(),
+            Rows::Layers { offsets, .. } => offsets.last().copied().unwrap_or_default(),
             Rows::Vq { .. } => 0,
         };
         let mut end = 0;
@@ -450,7 +436,11 @@ impl Contents {
                 let row_len = index_width.row_len(self.spec.geometry.patches());
                 (len == row_len, format!("{row_len} bytes"))
             }
-            Rows::Layers { .. } => (len.is_multiple_of(WORD), format!("words of {WORD} bytes")),
+            Rows::Layers { ref shape, .. } => {
+                let (shortest, longest) = shape.record_lens();
+                let valid = (shortest..=longest).contains(&len) && len.is_multiple_of(WORD);
+                (valid, format!("{shortest} to {longest} bytes in whole words"))
+            }
         };
         if valid {
             return Ok(());
@@ -472,7 +462,7 @@ impl Contents {
 
     /// Notes what belongs to a row.
     fn record(&mut self, len: usize, checksum: u32, info: SampleInfo) {
-        if let Rows::Layers { offsets } = &mut self.rows {
+        if let Rows::Layers { offsets, .. } = &mut self.rows {
             offsets.extend(offsets.last().map(|begin| begin + (len / WORD) as u64));
         }
         self.checksums.push(checksum);
@@ -510,7 +500,7 @@ impl Contents {
         if self.spec.captions {
             add(tensor::CAPTION_OFFSETS, "U64", bounds.clone(), &|| le_bytes(&self.caption_offsets));
         }
-        if let Rows::Layers { offsets } = &self.rows {
+        if let Rows::Layers { offsets, .. } = &self.rows {
             add(tensor::RECORD_OFFSETS, "U64", bounds, &|| le_bytes(offsets));
         }
         add(tensor::CHECKSUMS, "U32", vec![samples], &|| le_bytes(&self.checksums));
@@ -526,9 +516,8 @@ impl Contents {
                 let bytes = Some(codebook.into());
                 tensors.push(Tensor { name: tensor::CODEBOOK, dtype: "U8", shape: shape.to_vec(), bytes });
             }
-            (CodingSpec::Layers(layers), _) => tensors.extend(layers.tensors.iter().map(|tensor| {
-                let TensorSpec { name, dtype, shape, bytes } = tensor;
-                Tensor { name, dtype, shape: shape.clone(), bytes: Some(bytes.into()) }
+            (_, Rows::Layers { tensors: books, .. }) => tensors.extend(books.iter().map(|(name, shape, bytes)| {
+                Tensor { name, dtype: "I8", shape: shape.clone(), bytes: Some(bytes.into()) }
             })),
             _ => {}
         }
@@ -557,9 +546,6 @@ impl Contents {
     fn header(&self, samples: u64, mean_psnr_db: Option<f64>, tensors: &[Laid]) -> String {
         let geometry = &self.spec.geometry;
         let mut metadata = self.spec.metadata.clone();
-        if let CodingSpec::Layers(layers) = &self.spec.coding {
-            metadata.extend(layers.metadata.clone());
-        }
         metadata.retain(|key, _| !key::ALL.contains(&key.as_str()) && !key.ends_with("_crc32c"));
         let mut set = |key: &str, value: String| metadata.insert(key.into(), value);
         set(key::FORMAT, FORMAT.into());
@@ -570,8 +556,13 @@ impl Contents {
         set(key::CHANNELS, geometry.channels().to_string());
         set(key::PATCH_WIDTH, geometry.patch_width().to_string());
         set(key::PATCH_HEIGHT, geometry.patch_height().to_string());
-        if let Rows::Vq { index_width, .. } = self.rows {
-            set(key::INDEX_BITS, index_width.bits().to_string());
+        match (&self.spec.coding, &self.rows) {
+            (CodingSpec::Layers(books), _) => {
+                set(key::INDEX_BITS, books.index_bits.to_string());
+                books.modes_json().into_iter().enumerate().for_each(|(i, modes)| drop(set(books::modes_key(i), modes)));
+            }
+            (_, Rows::Vq { index_width, .. }) => drop(set(key::INDEX_BITS, index_width.bits().to_string())),
+            _ => {}
         }
         set(key::SAMPLES, samples.to_string());
         set(key::ENCODER, self.spec.encoder.clone());

@@ -7,6 +7,7 @@ use super::decoder::{Batch, GpuDecoder, INDEX_USAGE};
 use super::plan::rows_per_part;
 use crate::archive::Archive;
 use crate::error::{Error, Result};
+use crate::format::coding::Coding;
 use crate::output::OutputSpec;
 
 /// Bytes of index rows that are handed to the driver at a time.
@@ -27,10 +28,10 @@ pub struct Resident {
 impl Resident {
     /// Bytes that the index rows of an archive take on a device.
     pub fn bytes_needed<D: AsRef<[u8]>>(archive: &Archive<D>) -> u64 {
-        match archive.vq() {
-            Ok(vq) => (vq.row_len().next_multiple_of(4) as u64).saturating_mul(archive.samples() as u64),
+        match &archive.header().coding {
+            Coding::Vq(vq) => (vq.row_len.next_multiple_of(4) as u64).saturating_mul(archive.samples() as u64),
             // Records are whole words.
-            Err(_) => archive.header().coding.rows_len() as u64,
+            Coding::Layers(layers) => layers.rows_len() as u64,
         }
     }
 

@@ -1,6 +1,8 @@
 //! Archives made in memory, and the table of cases that every decoder must pass.
 #![allow(dead_code, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+pub mod layers;
+
 use std::io::Cursor;
 
 use kuat::SampleInfo;

@@ -1,13 +1,15 @@
 //! The oracle: the definition of decoding, written to be read. Every other decoder equals it.
 
+mod layers;
 mod vq;
 
 use half::f16;
 
+use self::layers::Layers;
 use self::vq::Vq;
 use super::{Decoder, check_call};
 use crate::archive::Archive;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::codec::Codec;
 use crate::geometry::Geometry;
 use crate::output::{Dtype, OutputSpec};
@@ -23,6 +25,7 @@ pub struct NaiveDecoder {
 #[derive(Debug, Clone)]
 enum Coding {
     Vq(Vq),
+    Layers(Layers),
 }
 
 impl NaiveDecoder {
@@ -33,7 +36,7 @@ impl NaiveDecoder {
     pub fn new<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<Self> {
         let coding = match archive.codec() {
             Codec::Vq => Coding::Vq(Vq::new(archive.vq()?)),
-            found @ Codec::Layers => return Err(Error::OtherCodec { found, expected: Codec::Vq }),
+            Codec::Layers => Coding::Layers(Layers::new(archive.layers()?)),
         };
         Ok(Self { geometry: *archive.geometry(), coding })
     }
@@ -53,12 +56,14 @@ impl Decoder for NaiveDecoder {
         check_call(g, rows.len(), spec, output.len())?;
         match &self.coding {
             Coding::Vq(vq) => vq.check_rows(g, rows)?,
+            Coding::Layers(layers) => layers.check_rows(rows)?,
         }
         let mut pixels = vec![0; g.image_len()];
         let size = spec.dtype.size();
         for (row, image) in rows.iter().zip(output.chunks_exact_mut(g.image_len() * size)) {
             match &self.coding {
                 Coding::Vq(vq) => vq.decode(g, row, &mut pixels),
+                Coding::Layers(layers) => layers.decode(g, row, &mut pixels),
             }
             for y in 0..g.image_height() {
                 for x in 0..g.image_width() {

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::codebook::{Chosen, Place, Scale};
+use super::codebook::{Chosen, Codebook, Place, Scale};
 use super::convert::{Converter, deinterleave};
-use super::{CpuPath, Output, Vq, gather, memory};
+use super::{CpuPath, gather, memory};
 use crate::buffer::AlignedBytes;
 use crate::format::index::IndexWidth;
 use crate::geometry::Geometry;
@@ -16,8 +16,14 @@ const BLOCK: usize = 2048;
 
 /// What is done to every image of a batch.
 pub(super) struct Job<'a> {
-    pub vq: &'a Vq,
-    pub output: &'a Output<'a>,
+    pub geometry: &'a Geometry,
+    pub index_width: IndexWidth,
+    pub codebook: &'a Codebook,
+    /// For float outputs; see [`Converter::all`].
+    pub converters: &'a [Converter],
+    pub spec: &'a OutputSpec,
+    /// Whether the output goes past the caches.
+    pub streamed: bool,
 }
 
 /// A thread's memory for what is on its way.
@@ -143,7 +149,7 @@ impl Job<'_> {
 
     #[inline(always)]
     fn image<K: Kernels>(&self, k: K, [row, next_row]: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
-        let g = self.output.geometry;
+        let g = self.geometry;
         let at_once = bands_at_once(g);
         let row_len = g.image_row_len();
         let Scratch { places, pixels, planes, values } = scratch;
@@ -151,7 +157,7 @@ impl Job<'_> {
         for first in (0..g.grid_height()).step_by(at_once) {
             let bands = first..g.grid_height().min(first + at_once);
             let places = &mut places[..bands.len() * g.grid_width()];
-            let chosen = self.vq.codebook.choose(k, self.vq.index_width, row, first * g.grid_width(), places);
+            let chosen = self.codebook.choose(k, self.index_width, row, first * g.grid_width(), places);
             for band in bands {
                 self.prefetch(row, next_row, band + at_once.min(g.grid_height()));
                 let chosen = chosen.part((band - first) * g.grid_width(), g.grid_width());
@@ -163,7 +169,7 @@ impl Job<'_> {
                 }
                 let pixels = &mut pixels[..bytes.len()];
                 k.gather(chosen, row_len, pixels);
-                match self.output.spec.layout {
+                match self.spec.layout {
                     Layout::Nhwc => self.emit(k, rows, pixels, values, image),
                     Layout::Nchw => {
                         let planes = &mut planes[..bytes.len()];
@@ -177,20 +183,20 @@ impl Job<'_> {
 
     /// Whether codewords are copied straight to the output.
     fn is_direct(&self) -> bool {
-        self.output.spec.dtype == Dtype::U8 && self.output.spec.layout == Layout::Nhwc && !self.output.streamed
+        self.spec.dtype == Dtype::U8 && self.spec.layout == Layout::Nhwc && !self.streamed
     }
 
     /// The rows of pixels that a row of patches covers.
     #[inline(always)]
     fn rows(&self, band: usize) -> Range<usize> {
-        let top = band * self.output.geometry.patch_height();
-        top..self.output.geometry.image_height().min(top + self.output.geometry.patch_height())
+        let top = band * self.geometry.patch_height();
+        top..self.geometry.image_height().min(top + self.geometry.patch_height())
     }
 
     /// Asks for the indices of a band, counted on into the next image.
     #[inline(always)]
     fn prefetch(&self, row: &[u8], next_row: &[u8], band: usize) {
-        let bits = self.output.geometry.grid_width() * self.vq.index_width.bits();
+        let bits = self.geometry.grid_width() * self.index_width.bits();
         let (start, end) = (band * bits / 8, (band + 1) * bits / 8);
         let address = match start < row.len() {
             true => row.as_ptr().wrapping_add(start),
@@ -203,25 +209,20 @@ impl Job<'_> {
     /// one plane: a band is one run of each.
     #[inline(always)]
     fn emit<K: Kernels>(&self, k: K, rows: Range<usize>, band: &[u8], values: &mut [u8], image: &mut [u8]) {
-        let g = self.output.geometry;
-        let (planes, row_len) = match self.output.spec.layout {
+        let g = self.geometry;
+        let (planes, row_len) = match self.spec.layout {
             Layout::Nhwc => (1, g.image_row_len()),
             Layout::Nchw => (g.channels(), g.image_width()),
         };
-        let size = self.output.spec.dtype.size();
+        let size = self.spec.dtype.size();
         let sources = band.chunks_exact(rows.len() * row_len);
         let targets = image.chunks_exact_mut(g.image_height() * row_len * size);
         for (plane, (source, target)) in (0..planes).zip(sources.zip(targets)) {
             let target = &mut target[rows.start * row_len * size..rows.end * row_len * size];
-            match self.output.spec.dtype {
-                Dtype::U8 if self.output.streamed => k.copy_past_caches(source, target),
+            match self.spec.dtype {
+                Dtype::U8 if self.streamed => k.copy_past_caches(source, target),
                 Dtype::U8 => target.copy_from_slice(source),
-                _ => k.convert(
-                    &self.output.converters[plane],
-                    source,
-                    target,
-                    self.output.streamed.then_some(&mut *values),
-                ),
+                _ => k.convert(&self.converters[plane], source, target, self.streamed.then_some(&mut *values)),
             }
         }
     }

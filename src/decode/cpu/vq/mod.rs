@@ -41,9 +41,11 @@ impl Vq {
     /// # Safety
     /// The path is available.
     pub unsafe fn decode(&self, path: CpuPath, rows: [&[u8]; 2], output: &Output, image: &mut [u8]) {
-        let job = Job { vq: self, output };
+        let Output { geometry, spec, converters, streamed } = *output;
+        let Self { index_width, codebook } = self;
+        let job = Job { geometry, index_width: *index_width, codebook, converters, spec, streamed };
         SCRATCH.with_borrow_mut(|scratch| {
-            scratch.fit(output.geometry, output.spec);
+            scratch.fit(geometry, spec);
             // SAFETY: the path is available.
             unsafe { job.decode(path, rows, image, scratch) };
         });
