@@ -9,10 +9,9 @@
 //
 // Buffers:
 //   records   records as stored in the archive
-//   books     a header and the codewords, see `component_at` and `stage_at`; values are bytes, too large by 128. A quad holds
-//             the four rows of a tile: of a quarter of a block of luma, or of one plane of a sixteenth of a block of chroma.
-//             A pair holds the 2x2 values of Cb, and of Cr, of codewords that give one to 2x2 pixels: upper left, lower
-//             left, upper right, lower right
+//   books     a header, see `block_at` and `stage_at`, and the codewords; values are bytes, too large by 128. A quad holds
+//             the four rows of a tile of luma, or of one plane of a tile of chroma. Of codewords that give a value to 2x2
+//             pixels it holds two tiles, Cb and Cr of each: upper left, lower left, upper right, lower right
 //   output    values in the layout asked for, without padding
 //   images    of each image of the batch: the first word of its record, how many it has, its place in the output binding,
 //             and the part of the records that holds it
@@ -46,12 +45,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-// The same buffer as words and as quads.
-@group(0) @binding(1) var<storage, read> record_words: array<u32>;
-@group(0) @binding(1) var<storage, read> record_quads: array<vec4<u32>>;
-// The same buffer as pairs and as quads.
-@group(0) @binding(2) var<storage, read> book_pairs: array<vec2<u32>>;
-@group(0) @binding(2) var<storage, read> book_quads: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> records: array<u32>;
+@group(0) @binding(2) var<storage, read> books: array<vec4<u32>>;
 // The same buffer as words, pairs and quads: an entry point uses one of them.
 @group(0) @binding(3) var<storage, read_write> output_words: array<u32>;
 @group(0) @binding(3) var<storage, read_write> output_pairs: array<vec2<u32>>;
@@ -98,9 +93,9 @@ fn index_at(record: Record, number: u32) -> u32 {
     let bit = select(0u, number * INDEX_BITS, exists);
     let word = record.first + (LUMA_GROUPS + CHROMA_GROUPS) * 4u + bit / 32u;
     let shift = bit % 32u;
-    var index = record_words[word] >> shift;
+    var index = records[word] >> shift;
     if 32u % INDEX_BITS != 0u && shift + INDEX_BITS > 32u {
-        index |= record_words[word + 1u] << (32u - shift);
+        index |= records[word + 1u] << (32u - shift);
     }
     return select(0u, index & ((1u << INDEX_BITS) - 1u), exists);
 }
@@ -117,13 +112,14 @@ struct Block {
 
 // A block of a component, of whose groups so many precede in the record.
 fn block_at(record: Record, component: u32, groups: u32, block: u32) -> Block {
-    let group = record_quads[record.first / 4u + groups + block / 32u];
+    let first = record.first + (groups + block / 32u) * 4u;
+    let group = vec4<u32>(records[first], records[first + 1u], records[first + 2u], records[first + 3u]);
     let place = block % 32u;
     let below = group.yzw & vec3<u32>((1u << place) - 1u);
     // Each mode's number of indices, by inclusion and exclusion a weight for each set of planes.
-    let weights = book_quads[component * 3u];
-    let more = book_quads[component * 3u + 1u];
-    let counts = book_quads[component * 3u + 2u];
+    let weights = books[component * 3u];
+    let more = books[component * 3u + 1u];
+    let counts = books[component * 3u + 2u];
     let both = below.x & below.y;
     let one = countOneBits(below);
     let two = countOneBits(vec4<u32>(both, below.xy & below.zz, both & below.z));
@@ -140,7 +136,7 @@ fn block_at(record: Record, component: u32, groups: u32, block: u32) -> Block {
 
 // Of a stage of a mode the first quad of its book, and the last codeword there.
 fn stage_at(block: Block, stage: u32) -> vec2<u32> {
-    return book_pairs[12u + block.mode + stage];
+    return books[6u + block.mode + stage].xy;
 }
 
 // ---- sums of codewords ----
@@ -162,7 +158,7 @@ fn luma_at(record: Record, x: u32, y: u32) -> Luma {
         let whole = s < block.whole;
         let number = block.index + select(4u * s - 3u * block.whole + quarter, s, whole);
         let codeword = min(index_at(record, number), stage.y);
-        let rows = book_quads[stage.x + select(codeword, 4u * codeword + quarter, whole)];
+        let rows = books[stage.x + select(codeword, 4u * codeword + quarter, whole)];
         luma.even += rows & vec4<u32>(HALVES);
         luma.odd += (rows >> vec4<u32>(8u)) & vec4<u32>(HALVES);
     }
@@ -212,29 +208,30 @@ struct Tile {
 // The colours of the tile at a place among tiles.
 fn colours_at(record: Record, x: u32, y: u32) -> Tile {
     let block = block_at(record, CHROMA, LUMA_GROUPS, y / 4u * CHROMA_WIDTH + x / 4u);
-    // Of codewords that cover the block: Cb of the upper and the lower half of the tile, which odd and even pixels share,
+    // Of codewords that cover the block: Cb of the upper and the lower half of the tile, the same for even and odd words,
     // and Cr.
-    var shared = vec4<u32>(0u);
+    var coarse = vec4<u32>(0u);
     let sixteenth = y % 4u * 4u + x % 4u;
     for (var s = 0u; s < block.whole; s++) {
         let stage = stage_at(block, s);
         let codeword = min(index_at(record, block.index + s), stage.y);
-        let pair = book_pairs[stage.x * 2u + codeword * 16u + sixteenth];
-        shared += vec4<u32>(pair.x, pair.x >> 8u, pair.y, pair.y >> 8u) & vec4<u32>(HALVES);
+        let quad = books[stage.x + codeword * 8u + sixteenth / 2u];
+        let pair = select(quad.xy, quad.zw, sixteenth % 2u != 0u);
+        coarse += vec4<u32>(pair.x, pair.x >> 8u, pair.y, pair.y >> 8u) & vec4<u32>(HALVES);
     }
     // 128 remains, for values without a sign.
     let excess = 128u * block.stages - 128u;
     var tile: Tile;
     tile.excess = COLOUR_EXCESS;
     if block.whole == block.stages {
-        let cbcr = limited(shared, excess);
+        let cbcr = limited(coarse, excess);
         tile.even = colours_of(cbcr.xxyy, cbcr.zzww);
         tile.odd = tile.even;
         return tile;
     }
-    var cb_even = shared.xxyy;
+    var cb_even = coarse.xxyy;
     var cb_odd = cb_even;
-    var cr_even = shared.zzww;
+    var cr_even = coarse.zzww;
     var cr_odd = cr_even;
     let quarter = y / 2u % 2u * 2u + x / 2u % 2u;
     let rest = y % 2u * 2u + x % 2u;
@@ -243,8 +240,8 @@ fn colours_at(record: Record, x: u32, y: u32) -> Tile {
         let number = block.index + 4u * s - 3u * block.whole + quarter;
         let codeword = min(index_at(record, number), stage.y);
         let quad = stage.x + codeword * 8u + rest * 2u;
-        let cb = book_quads[quad];
-        let cr = book_quads[quad + 1u];
+        let cb = books[quad];
+        let cr = books[quad + 1u];
         cb_even += cb & vec4<u32>(HALVES);
         cb_odd += (cb >> vec4<u32>(8u)) & vec4<u32>(HALVES);
         cr_even += cr & vec4<u32>(HALVES);
