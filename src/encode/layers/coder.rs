@@ -505,7 +505,7 @@ impl BookCoder {
         let near = &mut near[..width.min(self.codewords.len() / self.len)];
         match near {
             [_] => self.search.nearest(target, near),
-            _ => self.search.nearest_several(target, near),
+            _ => self.search.nearest_several(target, near.len(), near),
         }
         steps.extend(near.iter().map(|&near| Step { near, from }));
     }
