@@ -570,3 +570,119 @@ impl BookCoder {
         &self.codewords[usize::from(index) * self.len..][..self.len]
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_pcg::Pcg32;
+
+    use super::*;
+    use crate::format::books::{Books, Mode};
+
+    /// Few codewords of noise, strong ones for blocks and weaker ones for quarters.
+    pub fn noise(channels: u32) -> LayerBooks {
+        let random = &mut Pcg32::seed_from_u64(7);
+        let mut values = |len: usize, spread: u32| -> Vec<i8> {
+            (0..len).map(|_| (random.next_u32() % (2 * spread + 1)) as i8 - spread as i8).collect()
+        };
+        let mut component = |block: usize, quarter: usize| {
+            let books = [(Cover::Block, block, 90), (Cover::Block, block, 30), (Cover::Quarter, quarter, 40)];
+            let books = books.map(|(cover, len, spread)| Book { cover, codewords: values(4 * len, spread) });
+            let mode = |block: &[usize], quarter: &[usize]| Mode { block: block.to_vec(), quarter: quarter.to_vec() };
+            let modes = vec![mode(&[0], &[]), mode(&[0], &[2]), mode(&[1], &[]), mode(&[1], &[2, 2]), mode(&[], &[2])];
+            Component { books: books.into(), modes }
+        };
+        let luma = component(64, 16);
+        Books { index_bits: 2, luma, chroma: (channels == 3).then(|| component(128, 128)) }
+    }
+
+    fn image(geometry: &Geometry) -> Vec<u8> {
+        let random = &mut Pcg32::seed_from_u64(3);
+        let wave = |i: usize| 120.0 + 80.0 * (i as f64 / 50.0).sin();
+        (0..geometry.image_len()).map(|i| (wave(i) + f64::from(random.next_u32() % 40)) as u8).collect()
+    }
+
+    /// The least error of a block with each mode by trying all indices, value by value. `planes` are of `side` x `side` values.
+    fn least_errors(component: &Component<Vec<i8>>, block: &[i16], side: usize, weights: &[u64]) -> Vec<u64> {
+        let scale = side / 8;
+        let error_of_quarter = |mode: &Mode, q: usize, base: Option<(&[i8], usize)>| {
+            let half = side / 2;
+            let counts: usize = mode.quarter.iter().map(|_| 4).product();
+            let error = |combination: usize| {
+                let mut error = 0;
+                for (plane, weight) in weights.iter().enumerate() {
+                    for (y, x) in (0..half).flat_map(|y| (0..half).map(move |x| (y, x))) {
+                        let (by, bx) = (q / 2 * half + y, q % 2 * half + x);
+                        let mut value = i64::from(block[plane * side * side + by * side + bx]);
+                        if let Some((codewords, index)) = base {
+                            let len = weights.len() * 64;
+                            value -= i64::from(codewords[index * len + plane * 64 + by / scale * 8 + bx / scale]);
+                        }
+                        for (stage, &book) in mode.quarter.iter().enumerate() {
+                            let (index, len) = (combination >> (2 * stage) & 3, weights.len() * half * half);
+                            let codewords = &component.books[book].codewords;
+                            value -= i64::from(codewords[index * len + plane * half * half + y * half + x]);
+                        }
+                        error += weight * (value * value) as u64;
+                    }
+                }
+                error
+            };
+            (0..counts).map(error).min().expect("one")
+        };
+        let error = |mode: &Mode| {
+            let whole = |base: Option<(&[i8], usize)>| (0..4).map(|q| error_of_quarter(mode, q, base)).sum::<u64>();
+            match mode.block.first() {
+                Some(&book) => {
+                    (0..4).map(|index| whole(Some((&component.books[book].codewords, index)))).min().expect("one")
+                }
+                None => whole(None),
+            }
+        };
+        component.modes.iter().map(error).collect()
+    }
+
+    #[test]
+    fn the_best_modes_are_those_of_trying_everything() {
+        for channels in [1, 3] {
+            let geometry = Geometry::new((41, 20), channels, (8, 8)).expect("valid");
+            let books = noise(channels);
+            // As wide as the codebooks are: all sums are followed.
+            let coder = LayerCoder::new(&geometry, &books, Beam { block: 4, quarter: 16 }).expect("coder");
+            let pixels = image(&geometry);
+            let mut draft = coder.draft(&pixels);
+            let Planes { luma, chroma } = Planes::cut(&geometry, &pixels);
+            let mut all: Vec<(&Component<Vec<i8>>, Vec<Vec<u64>>)> = Vec::new();
+            all.push((
+                &books.luma,
+                luma.chunks(64).map(|block| least_errors(&books.luma, block, 8, &[3072])).collect(),
+            ));
+            if let Some(component) = &books.chroma {
+                let errors = chroma.chunks(512).map(|block| least_errors(component, block, 16, &[3336, 2535]));
+                all.push((component, errors.collect()));
+            }
+            let mut seen = [false; 5];
+            // Up and down again: what is known from before changes nothing.
+            for lambda in [0.0, 10.0, 1e5, 3000.0, 300.0, 1e9, 100.0] {
+                let modes = draft.choose(lambda);
+                assert_eq!(modes, coder.draft(&pixels).choose(lambda));
+                let trials = [&draft.luma, &draft.chroma];
+                for ((modes, trials), (component, errors)) in [&modes.luma, &modes.chroma].iter().zip(trials).zip(&all)
+                {
+                    assert_eq!(modes.len(), errors.len());
+                    for ((&mode, trials), errors) in modes.iter().zip(trials).zip(errors) {
+                        let bits = |mode: usize| 2 * component.modes[mode].indices();
+                        let cost = |mode: usize| errors[mode] as f64 / 1024.0 + lambda * bits(mode) as f64;
+                        let best = (0..errors.len())
+                            .min_by(|&a, &b| cost(a).total_cmp(&cost(b)).then(bits(a).cmp(&bits(b))).then(a.cmp(&b)));
+                        assert_eq!(Some(usize::from(mode)), best, "{errors:?} at {lambda}");
+                        assert_eq!(trials[usize::from(mode)].error, errors[usize::from(mode)]);
+                        seen[usize::from(mode)] = true;
+                    }
+                }
+                assert_eq!(draft.record(&modes).len(), draft.record_len(&modes));
+            }
+            assert!(seen.into_iter().filter(|&seen| seen).count() > 2, "{seen:?}");
+        }
+    }
+}
