@@ -49,13 +49,13 @@ pub fn train_layers(
                 .collect()
         };
         let clamp = |v: i16| v.clamp(-128, 127) as i8;
-        let most = (1usize << options.index_bits).min(512);
+        let most = (1usize << options.index_bits).min(4096);
         let chosen = sample::choose(random, blocks.len() / len, most);
         let base: Vec<i8> = chosen.iter().flat_map(|&b| pool(&blocks[b * len..][..len])).map(clamp).collect();
         let base_len = if len == 64 { 64 } else { 128 };
         let search = BookSearch::new(&base, base_len);
         let mut rests: Vec<Vec<i16>> = Vec::new();
-        for block in blocks.chunks_exact(len).step_by(3) {
+        for block in blocks.chunks_exact(len).step_by(9) {
             let mut near = [Near::default()];
             search.nearest(&pool(block), &mut near);
             let codeword = &base[usize::from(near[0].index) * base_len..][..base_len];
