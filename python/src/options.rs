@@ -4,8 +4,8 @@ use std::path::Path;
 
 use kuat::AtomicFile;
 use kuat::encode::{
-    Choice, Codebook, CodecOptions, EncodeOptions, EncodeSummary, Goal, LayerOptions, LayerSource, PATCHES, Rate, Searcher,
-    Source, choose, encode,
+    Choice, Codebook, CodecOptions, EncodeOptions, EncodeSummary, Goal, LayerOptions, LayerSource, PATCHES, Rate,
+    Searcher, Source, choose, encode,
 };
 use kuat::progress::Progress;
 use numpy::{PyReadonlyArrayDyn, PyUntypedArrayMethods};

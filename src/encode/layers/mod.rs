@@ -1,10 +1,14 @@
 //! The codec "layers": from images to codebooks, and with them to records.
 
+mod cluster;
 mod coder;
+mod form;
+mod plan;
 mod planes;
 mod rate;
 mod search;
 mod train;
+mod tuning;
 
 use std::time::Instant;
 

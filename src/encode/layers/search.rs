@@ -84,11 +84,6 @@ impl BookSearch {
         Self { len, codewords: count, pairs, squares, path: Path::all().pop().unwrap_or(Portable) }
     }
 
-    /// Codewords in the codebook.
-    pub fn len(&self) -> usize {
-        self.codewords
-    }
-
     /// Finds the codeword nearest to each of many targets of -1023 to 1023, one after another: the lowest one of several.
     pub fn nearest(&self, targets: &[i16], near: &mut [Near]) {
         self.nearest_several(targets, 1, near);
