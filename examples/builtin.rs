@@ -14,7 +14,9 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 const SIDE: u32 = 224;
 /// 2,048 codewords: the codebooks take less than 2 MB.
 const INDEX_BITS: u32 = 11;
-const LAMBDA: f64 = 80.0;
+/// From much detail to little: a half to two bits per pixel.
+const LAMBDA: f64 = 110.0;
+const OCTAVES: f64 = 1.7;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -33,7 +35,7 @@ fn main() -> Result<()> {
             }
         }
     }
-    let training = LayerTraining { index_bits: INDEX_BITS, lambda: LAMBDA, seed: 0 };
+    let training = LayerTraining { index_bits: INDEX_BITS, lambda: LAMBDA, octaves: OCTAVES, seed: 0 };
     let books = train_layers_on(&crops, &options, &training, &())?;
     let geometry = Geometry::new((SIDE, SIDE), 3, (8, 8))?;
     let mut spec = ArchiveSpec::with_coding(geometry, CodingSpec::Layers(books));

@@ -115,7 +115,8 @@ pub(super) fn make(
     let planes = training_blocks(source, &geometry, options, progress)?;
     let sampled = Instant::now();
     let train = |slope: Slope| {
-        let training = LayerTraining { index_bits: INDEX_BITS, lambda: slope.lambda(), seed: options.seed };
+        let training =
+            LayerTraining { index_bits: INDEX_BITS, lambda: slope.lambda(), octaves: 1.0, seed: options.seed };
         finished(train_layers(&planes.luma, &planes.chroma, &training, progress)?)
     };
     let mut made = train(guess)?;

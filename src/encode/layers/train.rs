@@ -15,8 +15,10 @@ use crate::progress::{Counter, Progress};
 pub struct LayerTraining {
     /// Bits of an index, 1 to 16: no codebook has more codewords than they can name.
     pub index_bits: u32,
-    /// What a bit may cost in squared error of R, G and B: the codebooks are made for an octave to each side of it.
+    /// What a bit may cost in squared error of R, G and B.
     pub lambda: f64,
+    /// How many octaves to each side of it the codebooks are made for.
+    pub octaves: f64,
     /// Chooses what is drawn at random; the same seed and blocks make the same codebooks.
     pub seed: u64,
 }
@@ -56,6 +58,9 @@ pub fn train_layers(
     }
     if !(options.lambda > 0.0 && options.lambda <= 1e6) {
         return wrong("lambda", options.lambda.to_string(), "more than 0, at most 1e6");
+    }
+    if !(0.0..=8.0).contains(&options.octaves) {
+        return wrong("octaves", options.octaves.to_string(), "0 to 8");
     }
     if luma.is_empty() || !luma.len().is_multiple_of(64) || !chroma.len().is_multiple_of(512) {
         let found = format!("{} and {} values", luma.len(), chroma.len());
@@ -119,8 +124,8 @@ impl<'a> Training<'a> {
     fn encode(&self, tuning: &Tuning, blocks: &[i16], time: usize, tried: Tried, counter: &Counter) -> Result<Encoded> {
         let turn = |block: usize| (drawn(self.options.seed, (time << 40 | block) as u64) >> 32) as usize % TURNS;
         let lambda = |block: usize| {
-            let octaves = (drawn(!self.options.seed, block as u64) >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
-            (1000.0 * self.options.lambda * libm::exp2(octaves)) as u64
+            let part = (drawn(!self.options.seed, block as u64) >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
+            (1000.0 * self.options.lambda * libm::exp2(part * self.options.octaves)) as u64
         };
         tuning.encode(blocks, turn, lambda, tried, |blocks| counter.add(blocks))
     }
@@ -200,7 +205,7 @@ mod tests {
     use super::super::search::{BookSearch, Near};
     use super::*;
 
-    const OPTIONS: LayerTraining = LayerTraining { index_bits: 12, lambda: 30.0, seed: 1 };
+    const OPTIONS: LayerTraining = LayerTraining { index_bits: 12, lambda: 30.0, octaves: 1.0, seed: 1 };
 
     /// Blocks of slopes, each `planes` times `side` x `side` values, with some noise.
     fn slopes(count: usize, side: usize, planes: usize, noise: u64) -> Vec<i16> {
@@ -268,7 +273,7 @@ mod tests {
             }
         }
         assert!(matches!(train_layers(&slopes(9, 8, 1, 3), &[], &OPTIONS, &Stop), Err(Error::Interrupted)));
-        let options = |index_bits, lambda| LayerTraining { index_bits, lambda, seed: 0 };
+        let options = |index_bits, lambda| LayerTraining { index_bits, lambda, octaves: 1.0, seed: 0 };
         for (luma, chroma, options) in [
             (0, 0, OPTIONS),
             (65, 0, OPTIONS),
