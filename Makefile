@@ -78,6 +78,11 @@ quality: build ## Measure PSNR and SSIM beside JPEG, WebP and BC1; write QUALITY
 report-setup:
 	@VENV=target/venv-report scripts/venv.sh matplotlib pillow tqdm
 
+.PHONY: builtin
+builtin: ## Train the codebooks of layers that come with the encoder (IMAGES="folder folder ...")
+	@test -n "$(IMAGES)" || { echo 'say on which photographs: make builtin IMAGES="folder folder ..."' >&2; exit 2; }
+	$(CARGO) run $(RELEASE) --example builtin -- src/encode/layers/builtin.qvq $(IMAGES)
+
 .PHONY: peers
 peers: report-setup ## Measure torch's batches beside raw pixels and image files, in a minute (IMAGES=folder)
 	@scripts/peers.sh kuat raw torchvision

@@ -39,7 +39,7 @@ pub use checkpoint::partial_folder;
 pub use compare::{Budget, Comparison, Quality, Rival, compare};
 pub use goal::{Choice, Goal, PATCHES, Trial, choose};
 pub use kmeans::{train, train_with};
-pub use layers::{LayerOptions, LayerSource, LayerTraining, Rate, train_layers};
+pub use layers::{LayerOptions, LayerSource, LayerTraining, Rate, builtin_books, train_layers, train_layers_on};
 pub use nearest::NearestCodeword;
 pub use picture::{Image, MAX_PIXELS, ReadOptions};
 pub use pipeline::{EncodeSummary, encode};

@@ -1,5 +1,6 @@
 //! The codec "layers": from images to codebooks, and with them to records.
 
+mod builtin;
 mod cluster;
 mod coder;
 mod form;
@@ -16,6 +17,7 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 use rayon::prelude::*;
 
+pub use self::builtin::builtin_books;
 use self::coder::{Beam, Draft, LayerCoder, Modes};
 use self::planes::Planes;
 pub use self::rate::Rate;
@@ -113,7 +115,8 @@ pub(super) fn make(
     let planes = training_blocks(source, &geometry, options, progress)?;
     let sampled = Instant::now();
     let train = |slope: Slope| {
-        let training = LayerTraining { index_bits: INDEX_BITS, lambda: slope.lambda(), seed: options.seed };
+        let training =
+            LayerTraining { index_bits: INDEX_BITS, lambda: slope.lambda(), octaves: 1.0, seed: options.seed };
         finished(train_layers(&planes.luma, &planes.chroma, &training, progress)?)
     };
     let mut made = train(guess)?;
@@ -121,6 +124,20 @@ pub(super) fn make(
         made = train(made.slope)?;
     }
     Ok((made, Some(sampled)))
+}
+
+/// Trains codebooks on a sample of a source's images: as many as have 256 MiB of values.
+///
+/// # Errors
+/// Those of reading the images and of [`train_layers`].
+pub fn train_layers_on(
+    source: &dyn Source,
+    options: &EncodeOptions,
+    training: &LayerTraining,
+    progress: &dyn Progress,
+) -> Result<LayerBooks> {
+    let planes = training_blocks(source, &options.geometry()?, options, progress)?;
+    train_layers(&planes.luma, &planes.chroma, training, progress)
 }
 
 /// The blocks of random images.

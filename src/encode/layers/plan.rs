@@ -3,11 +3,9 @@
 use crate::format::books::{Cover, LUMA, Mode};
 
 /// With fewer blocks of luma than this, modes share their codebooks.
-const FEW: usize = 40_000;
+pub(super) const FEW: usize = 40_000;
 /// A codeword stands for at least so many vectors.
 const PER_CODEWORD: usize = 8;
-/// Most codewords of a codebook of colour: half as many as of luma, because they are the longest.
-const COLOUR_CODEWORDS: usize = 1 << 11;
 
 /// The layout of a component's codebooks.
 pub(super) struct Plan {
@@ -25,9 +23,10 @@ impl Plan {
     /// The layout for so many blocks to train on.
     pub fn new(component: usize, blocks: usize, index_bits: u32) -> Self {
         let luma = component == LUMA;
-        let most = if luma { 1 << index_bits } else { COLOUR_CODEWORDS.min(1 << index_bits) };
+        // The codewords of colour are the longest: half as many of them.
+        let most = if luma { 1 << index_bits } else { 1 << (index_bits - 1) };
         let codewords = [1, 4].map(|parts| (blocks * parts / PER_CODEWORD).clamp(1, most));
-        Self { chain: if luma { (2, 5) } else { (2, 3) }, own: luma && blocks >= FEW, codewords }
+        Self { chain: if luma { (3, 5) } else { (2, 3) }, own: luma && blocks >= FEW, codewords }
     }
 
     /// The codebooks of the chain, by what they cover, and its modes.

@@ -15,8 +15,10 @@ use crate::progress::{Counter, Progress};
 pub struct LayerTraining {
     /// Bits of an index, 1 to 16: no codebook has more codewords than they can name.
     pub index_bits: u32,
-    /// What a bit may cost in squared error of R, G and B: the codebooks are made for an octave to each side of it.
+    /// What a bit may cost in squared error of R, G and B.
     pub lambda: f64,
+    /// How many octaves to each side of it the codebooks are made for.
+    pub octaves: f64,
     /// Chooses what is drawn at random; the same seed and blocks make the same codebooks.
     pub seed: u64,
 }
@@ -56,6 +58,9 @@ pub fn train_layers(
     }
     if !(options.lambda > 0.0 && options.lambda <= 1e6) {
         return wrong("lambda", options.lambda.to_string(), "more than 0, at most 1e6");
+    }
+    if !(0.0..=8.0).contains(&options.octaves) {
+        return wrong("octaves", options.octaves.to_string(), "0 to 8");
     }
     if luma.is_empty() || !luma.len().is_multiple_of(64) || !chroma.len().is_multiple_of(512) {
         let found = format!("{} and {} values", luma.len(), chroma.len());
@@ -119,8 +124,8 @@ impl<'a> Training<'a> {
     fn encode(&self, tuning: &Tuning, blocks: &[i16], time: usize, tried: Tried, counter: &Counter) -> Result<Encoded> {
         let turn = |block: usize| (drawn(self.options.seed, (time << 40 | block) as u64) >> 32) as usize % TURNS;
         let lambda = |block: usize| {
-            let octaves = (drawn(!self.options.seed, block as u64) >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
-            (1000.0 * self.options.lambda * libm::exp2(octaves)) as u64
+            let part = (drawn(!self.options.seed, block as u64) >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
+            (1000.0 * self.options.lambda * libm::exp2(part * self.options.octaves)) as u64
         };
         tuning.encode(blocks, turn, lambda, tried, |blocks| counter.add(blocks))
     }
@@ -192,4 +197,93 @@ impl<'a> Training<'a> {
 /// Stages of the mode that has the most.
 fn longest(modes: &[Mode]) -> usize {
     modes.iter().map(|mode| mode.block.len() + mode.quarter.len()).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::FEW;
+    use super::super::search::{BookSearch, Near};
+    use super::*;
+
+    const OPTIONS: LayerTraining = LayerTraining { index_bits: 12, lambda: 30.0, octaves: 1.0, seed: 1 };
+
+    /// Blocks of slopes, each `planes` times `side` x `side` values, with some noise.
+    fn slopes(count: usize, side: usize, planes: usize, noise: u64) -> Vec<i16> {
+        let block = |block: usize| {
+            let draw = move |i: u64, most: u64| (drawn(block as u64, i) % (2 * most + 1)) as i64 - most as i64;
+            (0..planes * side * side).map(move |i| {
+                let (plane, y, x) = ((i / side / side) as u64, (i / side % side) as i64, (i % side) as i64);
+                let slope = draw(3 * plane, 60) + x * draw(3 * plane + 1, 4) + y * draw(3 * plane + 2, 4);
+                (slope + draw(99 + i as u64, noise)).clamp(-128, 127) as i16
+            })
+        };
+        (0..count).flat_map(block).collect()
+    }
+
+    #[test]
+    fn few_blocks_are_enough() {
+        for (count, chroma) in [(1, 1), (20, 0), (1600, 400)] {
+            let books = train_layers(&slopes(count, 8, 1, 9), &slopes(chroma, 16, 2, 9), &OPTIONS, &()).expect("train");
+            books.check().expect("valid");
+            assert_eq!(books.chroma.is_some(), chroma > 0);
+            assert!(books.byte_len() <= (count * 64 * 9 + chroma * 512 * 9).max(1200), "{} bytes", books.byte_len());
+        }
+    }
+
+    #[test]
+    fn codewords_are_in_the_order_of_the_format() {
+        // Few blocks that come often, in any orientation: each is a codeword for whole blocks.
+        let luma = slopes(16, 8, 1, 0).repeat(128);
+        let chroma = slopes(8, 16, 2, 0).repeat(128);
+        let books = train_layers(&luma, &chroma, &OPTIONS, &()).expect("train");
+        let mut near = vec![Near::default(); 16];
+        BookSearch::new(&books.luma.books[0].codewords, 64).nearest(&luma[..16 * 64], &mut near);
+        assert!(near.iter().all(|near| near.distance <= 64), "{near:?}");
+        let means: Vec<i16> = (0..8 * 128)
+            .map(|i| {
+                let (plane, y, x) = (i / 64, i / 8 % 8 * 2, i % 8 * 2);
+                let at = |y: usize, x: usize| chroma[plane * 256 + y * 16 + x];
+                (at(y, x) + at(y, x + 1) + at(y + 1, x) + at(y + 1, x + 1)) >> 2
+            })
+            .collect();
+        let book = &books.chroma.expect("chroma").books[0].codewords;
+        BookSearch::new(book, 128).nearest(&means, &mut near[..8]);
+        assert!(near[..8].iter().all(|near| near.distance <= 256), "{near:?}");
+    }
+
+    #[test]
+    fn threads_do_not_change_codebooks() {
+        let (luma, chroma) = (slopes(FEW, 8, 1, 30), slopes(500, 16, 2, 30));
+        let options = LayerTraining { index_bits: 5, ..OPTIONS };
+        let books = [1, 3].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
+            pool.install(|| train_layers(&luma, &chroma, &options, &())).expect("train")
+        });
+        assert!(books[0] == books[1]);
+        assert_eq!(books[0].luma.modes.len(), 8);
+        assert!(books[0].luma.books.len() > 8);
+    }
+
+    #[test]
+    fn training_is_interrupted_and_arguments_are_checked() {
+        struct Stop;
+        impl Progress for Stop {
+            fn is_cancelled(&self) -> bool {
+                true
+            }
+        }
+        assert!(matches!(train_layers(&slopes(9, 8, 1, 3), &[], &OPTIONS, &Stop), Err(Error::Interrupted)));
+        let options = |index_bits, lambda| LayerTraining { index_bits, lambda, octaves: 1.0, seed: 0 };
+        for (luma, chroma, options) in [
+            (0, 0, OPTIONS),
+            (65, 0, OPTIONS),
+            (64, 256, OPTIONS),
+            (64, 0, options(0, 9.0)),
+            (64, 0, options(17, 9.0)),
+            (64, 0, options(12, f64::NAN)),
+        ] {
+            let found = train_layers(&vec![0; luma], &vec![0; chroma], &options, &());
+            assert!(matches!(found, Err(Error::Argument { .. })));
+        }
+    }
 }
