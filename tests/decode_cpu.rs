@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::layers::{LAYERS_CASES, LayersCase, books, hostile, layered, record};
 use common::{CASES, Case, Random, archive, assert_same, outputs};
 use kuat::{
     ArchiveSpec, BufferPool, CodingSpec, CpuDecoder, CpuPath, Decoder, Dtype, Error, Geometry, IndexWidth, Layout,
@@ -82,6 +83,58 @@ fn large_batches_are_the_same_wherever_they_go() {
                     .with_path(path)
                     .decode_bytes(&rows, &spec, found)
                     .expect("decoded");
+                let same = found.chunks(image).zip(expected.chunks(image).cycle()).all(|(a, b)| a == b);
+                assert!(same, "{case:?}, {spec}, {path}, from byte {start}");
+                assert!(memory[..start].iter().all(|&byte| byte == 0xaa));
+                assert!(memory[start + rows.len() * image..].iter().all(|&byte| byte == 0xaa));
+            }
+        }
+    }
+}
+
+#[test]
+fn layers_equal_the_oracle_bit_for_bit_in_every_case() {
+    for case in LAYERS_CASES {
+        let (geometry, mut random) = (case.geometry(), Random::new(case.codewords as u64));
+        let books = books(&mut random, case.channels == 3, case.index_bits, case.codewords);
+        let archive = layered(geometry, books.clone(), &[record(&mut random, &books, &geometry)]);
+        // True records and such as nobody should write, which decoders take all the same.
+        let mut records: Vec<_> = (0..case.samples).map(|_| record(&mut random, &books, &geometry)).collect();
+        records.extend((0..2 * case.samples).map(|_| hostile(&mut random, &books, &geometry)));
+        let rows: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+        let naive = NaiveDecoder::new(&archive).expect("decoder");
+        let bytes: Vec<u8> = naive.decode(&rows, &OutputSpec::default()).expect("decoded");
+        for spec in outputs(case.channels as usize) {
+            let len = spec.batch_len(&geometry, rows.len());
+            let expected = common::as_asked(&bytes, &spec, &geometry);
+            let mut found = vec![0xaa; len];
+            for path in CpuPath::available() {
+                let cpu = CpuDecoder::new(&archive).expect("decoder").with_path(path);
+                cpu.decode_bytes(&rows, &spec, &mut found).expect("decoded");
+                assert_same(&format!("{case:?}, {path}"), &found, &expected, &spec, &geometry, true);
+            }
+        }
+    }
+}
+
+#[test]
+fn large_batches_of_layers_are_the_same_wherever_they_go() {
+    for (image, channels) in [((224, 224), 3), ((224, 104), 3), ((99, 67), 3), ((99, 67), 1)] {
+        let case = LayersCase { image, channels, index_bits: 12, codewords: 4096, samples: 3 };
+        let (archive, geometry) = (case.archive(), case.geometry());
+        let three = archive.rows(0..3).expect("there");
+        let naive = NaiveDecoder::new(&archive).expect("decoder");
+        let bytes: Vec<u8> = naive.decode(&three, &OutputSpec::default()).expect("decoded");
+        for spec in outputs(channels as usize) {
+            let image = spec.batch_len(&geometry, 1);
+            let expected = common::as_asked(&bytes, &spec, &geometry);
+            let rows: Vec<&[u8]> = three.iter().copied().cycle().take((17 << 20) / image).collect();
+            let mut memory = BufferPool::default().take(rows.len() * image + 64).expect("memory");
+            for (path, start) in CpuPath::available().into_iter().flat_map(|path| [(path, 0), (path, 4), (path, 1)]) {
+                memory.fill(0xaa);
+                let found = &mut memory[start..start + rows.len() * image];
+                let cpu = CpuDecoder::new(&archive).expect("decoder").with_path(path);
+                cpu.decode_bytes(&rows, &spec, found).expect("decoded");
                 let same = found.chunks(image).zip(expected.chunks(image).cycle()).all(|(a, b)| a == b);
                 assert!(same, "{case:?}, {spec}, {path}, from byte {start}");
                 assert!(memory[..start].iter().all(|&byte| byte == 0xaa));

@@ -1,11 +1,9 @@
 """The codec "layers" read as FORMAT.md tells: by numpy over the public safetensors library."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
-import pytest
 from safetensors import safe_open
 
 import kuat
@@ -23,7 +21,9 @@ def read(path):
 
 
 def image(record, tensors, meta):
-    height, width, channels, bits = (int(meta[key]) for key in ("image_height", "image_width", "channels", "index_bits"))
+    height, width, channels, bits = (
+        int(meta[key]) for key in ("image_height", "image_width", "channels", "index_bits")
+    )
     sides = [8, 16][: 1 + (channels == 3)]
     grids = [(-(-height // side), -(-width // side)) for side in sides]
     counts = [-(-rows * columns // 32) for rows, columns in grids]
@@ -46,7 +46,9 @@ def image(record, tensors, meta):
 
 def component(name, planes, side, grid, groups, indices, tensors, meta):
     """The sums of a component's codewords at each pixel, [height, width, planes], in whole blocks."""
-    modes = [[(tensors[book], QUARTERS[book.split(".")[0]]) for book in mode] for mode in json.loads(meta[f"{name}_modes"])]
+    modes = [
+        [(tensors[book], QUARTERS[book.split(".")[0]]) for book in mode] for mode in json.loads(meta[f"{name}_modes"])
+    ]
     numbers = np.arange(grid[0] * grid[1])
     chosen = sum((groups[numbers // 32, 1 + plane] >> numbers % 32 & 1) << plane for plane in range(3))
     lengths = np.array([sum(quarters for _, quarters in mode) for mode in modes])[chosen]

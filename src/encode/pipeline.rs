@@ -4,14 +4,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::checkpoint::{Checkpoint, Made};
+use super::layers::{self, Layers};
 use super::pass::Pass;
 use super::quality::psnr_db;
 use super::skipped::Skipped;
 use super::source::Source;
 use super::vq::Vq;
-use super::{Codebook, EncodeOptions, cover, kmeans, sample};
+use super::{Codebook, CodecOptions, EncodeOptions, cover, kmeans, sample};
 use crate::error::{Error, Result};
 use crate::format::MAX_CODEWORDS;
+use crate::format::codec::Codec;
+use crate::geometry::Geometry;
 use crate::progress::Progress;
 
 /// What an encoding came to.
@@ -23,10 +26,14 @@ pub struct EncodeSummary {
     pub skipped: Vec<Skipped>,
     /// Names of the classes; `None` if the source has none.
     pub classes: Option<Vec<String>>,
+    /// What images were encoded as.
+    pub codec: Codec,
     /// Width and height of a patch in pixels.
     pub patch: (u32, u32),
-    /// Codewords in the codebook.
+    /// Codewords in the codebook, or in all codebooks together.
     pub codewords: usize,
+    /// Bytes of all codewords.
+    pub codebook_bytes: usize,
     /// What searched for nearest codewords: `cpu`, or an adapter's name.
     pub device: String,
     /// The most by which a value of a decoded image differs from the resized source, if it was asked for.
@@ -36,7 +43,7 @@ pub struct EncodeSummary {
     pub uniform_cells: Option<usize>,
     /// Bits of a stored index.
     pub index_bits: usize,
-    /// Bytes of the index row of an image.
+    /// Bytes of the row of an image; in the mean, rounded, where they differ.
     pub bytes_per_image: usize,
     /// Bytes of the archive.
     pub file_len: u64,
@@ -106,30 +113,19 @@ fn encode_saving(
     // Now rather than after the training: the folder may not exist.
     let mut checkpoint = Checkpoint::open(source, output, options, every)?;
     let start = Instant::now();
-    let (made, sampled) = match (checkpoint.codebook(), &options.codebook) {
-        (Some(made), _) => (made, start),
-        (None, Codebook::Given(codebook)) => (Made { codebook: codebook.clone(), uniform_cells: None }, start),
-        (None, Codebook::MaxError(bound)) => {
-            let covering = cover::codebook(source, &geometry, options, *bound, MAX_CODEWORDS, progress)?;
-            (Made { codebook: covering.codebook, uniform_cells: covering.uniform_cells }, start)
-        }
-        (None, Codebook::Train(codewords)) => {
-            let training_patches = sample::sample(source, &geometry, options, *codewords, progress)?;
-            let sampled = Instant::now();
-            let (searcher, len) = (&options.searcher, geometry.codeword_len());
-            let codebook = kmeans::train_with(searcher, &training_patches, len, *codewords, progress)?;
-            (Made { codebook, uniform_cells: None }, sampled)
-        }
+    let (made, sampled) = match checkpoint.codebook() {
+        Some(made) => (made, start),
+        None => make(source, &geometry, options, progress)?,
     };
     if !checkpoint.is_kept() && checkpoint.is_due() {
         checkpoint.save_codebook(&made)?;
     }
     let trained = Instant::now();
 
-    let vq = Vq::new(options, &made.codebook)?;
+    let coder = Coder::new(options, &made)?;
     let mut pass = Pass::new(source, options, &made, checkpoint, progress)?;
     let resumed = pass.next;
-    if let Err(error) = vq.run(&mut pass, progress) {
+    if let Err(error) = coder.run(&mut pass, progress) {
         // Where that fails, what was saved before is still there, and the first error tells more.
         let _ = pass.keep();
         return Err(error);
@@ -141,13 +137,15 @@ fn encode_saving(
     Ok(EncodeSummary {
         samples: tally.samples,
         classes: source.classes(),
-        patch: options.patch,
-        codewords: made.codebook.len() / geometry.codeword_len(),
+        codec: coder.codec(),
+        patch: (geometry.patch_width() as u32, geometry.patch_height() as u32),
+        codewords: made.codewords(&geometry),
+        codebook_bytes: made.byte_len(),
         device: options.searcher.name(),
         max_error: options.max_error(),
-        uniform_cells: made.uniform_cells,
-        index_bits: vq.index_width.bits(),
-        bytes_per_image: vq.index_width.row_len(geometry.patches()),
+        uniform_cells: made.uniform_cells(),
+        index_bits: coder.index_bits(),
+        bytes_per_image: tally.mean_row_len(),
         file_len,
         mean_psnr_db: tally.mean_psnr_db(),
         min_psnr_db: tally.min_psnr_db,
@@ -159,6 +157,72 @@ fn encode_saving(
         encoding_seconds: seconds(trained, end),
         images_per_second: (tally.samples.saturating_sub(resumed)) as f64 / seconds(start, end),
     })
+}
+
+/// Makes what images are encoded with, and says when the images to train on were read.
+fn make(
+    source: &dyn Source,
+    geometry: &Geometry,
+    options: &EncodeOptions,
+    progress: &dyn Progress,
+) -> Result<(Made, Instant)> {
+    let start = Instant::now();
+    Ok(match (&options.codec, &options.codebook) {
+        (CodecOptions::Layers(layers), _) => {
+            let (made, sampled) = layers::make(source, options, layers, progress)?;
+            (Made::Layers(made), sampled)
+        }
+        (CodecOptions::Vq, Codebook::Given(codebook)) => {
+            (Made::Vq { codebook: codebook.clone(), uniform_cells: None }, start)
+        }
+        (CodecOptions::Vq, Codebook::MaxError(bound)) => {
+            let covering = cover::codebook(source, geometry, options, *bound, MAX_CODEWORDS, progress)?;
+            (Made::Vq { codebook: covering.codebook, uniform_cells: covering.uniform_cells }, start)
+        }
+        (CodecOptions::Vq, Codebook::Train(codewords)) => {
+            let training_patches = sample::sample(source, geometry, options, *codewords, progress)?;
+            let sampled = Instant::now();
+            let (searcher, len) = (&options.searcher, geometry.codeword_len());
+            let codebook = kmeans::train_with(searcher, &training_patches, len, *codewords, progress)?;
+            (Made::Vq { codebook, uniform_cells: None }, sampled)
+        }
+    })
+}
+
+/// What turns images into rows.
+enum Coder<'a> {
+    Vq(Vq<'a>),
+    Layers(Layers),
+}
+
+impl<'a> Coder<'a> {
+    fn new(options: &EncodeOptions, made: &'a Made) -> Result<Self> {
+        Ok(match made {
+            Made::Vq { codebook, .. } => Self::Vq(Vq::new(options, codebook)?),
+            Made::Layers(made) => Self::Layers(Layers::new(options, made)?),
+        })
+    }
+
+    fn run(&self, pass: &mut Pass, progress: &dyn Progress) -> Result<()> {
+        match self {
+            Self::Vq(vq) => vq.run(pass, progress),
+            Self::Layers(layers) => layers.run(pass, progress),
+        }
+    }
+
+    fn codec(&self) -> Codec {
+        match self {
+            Self::Vq(_) => Codec::Vq,
+            Self::Layers(_) => Codec::Layers,
+        }
+    }
+
+    fn index_bits(&self) -> usize {
+        match self {
+            Self::Vq(vq) => vq.index_width.bits(),
+            Self::Layers(layers) => layers.index_bits(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -186,6 +186,16 @@ impl<'a> Record<'a> {
         Group { first, planes }
     }
 
+    /// Bits of an index.
+    pub fn index_bits(&self) -> usize {
+        self.index_bits
+    }
+
+    /// The indices as they are stored.
+    pub fn packed(&self) -> &'a [u8] {
+        self.indices
+    }
+
     /// How many indices there is room for.
     pub fn len(&self) -> usize {
         self.indices.len() * 8 / self.index_bits

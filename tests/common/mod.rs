@@ -149,6 +149,25 @@ pub fn outputs(channels: usize) -> Vec<OutputSpec> {
     specs
 }
 
+/// What the oracle makes of a batch that it decoded to interleaved bytes: it treats all outputs alike, and decodes slowly.
+pub fn as_asked(bytes: &[u8], spec: &OutputSpec, geometry: &Geometry) -> Vec<u8> {
+    let (size, channels, width) = (spec.dtype.size(), geometry.channels(), geometry.image_width());
+    let mut batch = vec![0; bytes.len() * size];
+    for (image, target) in bytes.chunks(geometry.image_len()).zip(batch.chunks_mut(geometry.image_len() * size)) {
+        for (i, &byte) in image.iter().enumerate() {
+            let (pixel, channel) = (i / channels, i % channels);
+            let place = spec.layout.offset(geometry, pixel / width, pixel % width, channel) * size;
+            let float = spec.value(byte, channel);
+            match spec.dtype {
+                Dtype::U8 => target[place] = byte,
+                Dtype::F16 => target[place..][..2].copy_from_slice(&kuat::f16::from_f32(float).to_ne_bytes()),
+                Dtype::F32 => target[place..][..4].copy_from_slice(&float.to_ne_bytes()),
+            }
+        }
+    }
+    batch
+}
+
 /// Compares a batch with the oracle's: bit for bit if `exact`, else as the library does, floats within its
 /// tolerance. Names the first value that is wrong.
 pub fn assert_same(what: &str, found: &[u8], expected: &[u8], spec: &OutputSpec, geometry: &Geometry, exact: bool) {

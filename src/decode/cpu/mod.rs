@@ -1,8 +1,12 @@
 //! The decoder for CPUs: images spread over all cores.
 
 mod convert;
+mod layers;
 mod memory;
+mod output;
 mod path;
+#[cfg(target_arch = "x86_64")]
+mod vbmi;
 mod vq;
 
 use std::fmt;
@@ -11,11 +15,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 
 use self::convert::Converter;
+use self::layers::Layers;
+use self::output::Output;
 pub use self::path::CpuPath;
 use self::vq::Vq;
 use super::{Decoder, check_call};
 use crate::archive::Archive;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::codec::Codec;
 use crate::geometry::Geometry;
 use crate::output::{Dtype, OutputSpec};
@@ -40,16 +46,7 @@ pub struct CpuDecoder {
 #[derive(Clone)]
 enum Coding {
     Vq(Arc<Vq>),
-}
-
-/// What becomes of the pixels of every image of a batch.
-struct Output<'a> {
-    geometry: &'a Geometry,
-    spec: &'a OutputSpec,
-    /// For float outputs; see [`Converter::all`].
-    converters: &'a [Converter],
-    /// Whether it goes past the caches.
-    streamed: bool,
+    Layers(Arc<Layers>),
 }
 
 /// The converters of an output.
@@ -62,16 +59,16 @@ impl fmt::Debug for CpuDecoder {
 }
 
 impl CpuDecoder {
-    /// A decoder for the rows of this archive, on the best path that the processor has. Copies the codebook, with
-    /// padding: usually 1.3 times its size, at most 8 times.
+    /// A decoder for the rows of this archive, on the best path that the processor has. Copies the codebooks; that of
+    /// the codec "vq" with padding: usually 1.3 times its size, at most 8 times.
     ///
     /// # Errors
-    /// [`Error::OtherCodec`] for an archive of a codec that it does not decode.
+    /// [`Error::OtherCodec`](crate::Error::OtherCodec) for an archive of a codec that it does not decode.
     pub fn new<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<Self> {
         let geometry = *archive.geometry();
         let coding = match archive.codec() {
             Codec::Vq => Coding::Vq(Arc::new(Vq::new(archive.vq()?, &geometry))),
-            found @ Codec::Layers => return Err(Error::OtherCodec { found, expected: Codec::Vq }),
+            Codec::Layers => Coding::Layers(Arc::new(Layers::new(archive.layers()?))),
         };
         Ok(Self { geometry, coding, path: CpuPath::best(), converters: Arc::default() })
     }
@@ -124,6 +121,14 @@ impl Decoder for CpuDecoder {
                     let next = rows.get(i + 1).copied().unwrap_or_default();
                     // SAFETY: a decoder is only ever given paths that are available.
                     unsafe { vq.decode(self.path, [rows[i], next], &target, image) };
+                });
+            }
+            Coding::Layers(layers) => {
+                layers.check_rows(rows)?;
+                spread(output, image_len, |i, image| {
+                    let next = rows.get(i + 1).copied().unwrap_or_default();
+                    // SAFETY: a decoder is only ever given paths that are available.
+                    unsafe { layers.decode(self.path, [rows[i], next], &target, image) };
                 });
             }
         }

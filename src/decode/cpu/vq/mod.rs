@@ -10,7 +10,8 @@ use std::cell::RefCell;
 
 use self::codebook::Codebook;
 use self::image::{Job, Scratch};
-use super::{CpuPath, Output, convert, memory};
+use super::output::Output;
+use super::{CpuPath, convert, memory, output};
 use crate::decode::check_row_lens;
 use crate::error::Result;
 use crate::format::index::IndexWidth;
@@ -41,11 +42,9 @@ impl Vq {
     /// # Safety
     /// The path is available.
     pub unsafe fn decode(&self, path: CpuPath, rows: [&[u8]; 2], output: &Output, image: &mut [u8]) {
-        let Output { geometry, spec, converters, streamed } = *output;
-        let Self { index_width, codebook } = self;
-        let job = Job { geometry, index_width: *index_width, codebook, converters, spec, streamed };
+        let job = Job { index_width: self.index_width, codebook: &self.codebook, output: *output };
         SCRATCH.with_borrow_mut(|scratch| {
-            scratch.fit(geometry, spec);
+            scratch.fit(output.geometry, output.spec);
             // SAFETY: the path is available.
             unsafe { job.decode(path, rows, image, scratch) };
         });

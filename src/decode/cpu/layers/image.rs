@@ -1,0 +1,163 @@
+//! One image, row of tiles by row of tiles: indices, then sums, then pixels.
+
+use super::blocks::{Blocks, unpack};
+use super::books::Component;
+use super::output::{Band, Output, Portable, Stores};
+use super::sums::{self, Values};
+use super::tile::{self, SIDE, Target};
+use super::{CpuPath, Layers, memory};
+use crate::buffer::AlignedBytes;
+use crate::format::books::{CHROMA, LUMA};
+use crate::format::record::Record;
+use crate::output::{Dtype, Layout};
+
+/// What is done to every image of a batch.
+pub(super) struct Job<'a> {
+    pub layers: &'a Layers,
+    pub output: Output<'a>,
+}
+
+/// A thread's memory for what is on its way.
+#[derive(Default)]
+pub(super) struct Scratch {
+    luma: Blocks,
+    chroma: Blocks,
+    order: Vec<u32>,
+    /// The brightness of two rows of blocks, and of blocks beyond their ends where they end within a tile.
+    values: AlignedBytes,
+    band: Band,
+}
+
+impl Scratch {
+    /// Makes room for images of this size.
+    pub fn fit(&mut self, layers: &Layers, output: &Output) {
+        let [blocks, tiles] = [2 * layers.shape.grids[LUMA].0, output.geometry.image_width().div_ceil(SIDE)];
+        self.luma.fit(&layers.luma, blocks);
+        if let Some(chroma) = &layers.chroma {
+            self.chroma.fit(chroma, tiles);
+        }
+        super::output::grow(&mut self.values, (blocks + 2) * size_of::<Values>());
+        self.band.fit(SIDE * output.geometry.image_row_len(), output.spec);
+    }
+}
+
+/// The steps of decoding. What is here runs on any processor; a path may have its own.
+pub(super) trait Kernels: Stores {
+    /// Unpacks `count` indices, all of which are there, from `number` on, a multiple of [`super::blocks::WHOLE`]; may
+    /// write [`super::blocks::SLACK`] more.
+    #[inline(always)]
+    fn unpack(self, record: &Record, number: usize, count: usize, indices: &mut [u16]) {
+        unpack(record, number, count, indices);
+    }
+
+    /// Sums up the brightness of blocks.
+    #[inline(always)]
+    fn luma(self, luma: &Component<64, 16>, blocks: &Blocks, order: &mut Vec<u32>, values: &mut [Values]) {
+        sums::luma(luma, blocks, order, values);
+    }
+
+    /// Makes a row of tiles of blocks of brightness, two rows of `columns` each, and of blocks of colour.
+    #[inline(always)]
+    fn tiles(
+        self,
+        values: &[Values],
+        columns: usize,
+        chroma: Option<(&Component<128, 128>, &Blocks)>,
+        target: &mut Target,
+    ) {
+        let (mut added, mut bytes) = ([[[0; 64]; 3]; 4], [0; _]);
+        for tile in 0..columns.div_ceil(2) {
+            let luma = quarters(values, columns, tile);
+            match chroma {
+                Some((chroma, blocks)) => {
+                    sums::chroma(chroma, blocks, tile, &mut added);
+                    tile::colour(luma, &added, target.pixel == 3, &mut bytes);
+                }
+                None => tile::grey(luma, &mut bytes),
+            }
+            target.put(tile, &bytes);
+        }
+    }
+}
+
+/// The brightness of a tile's quarters.
+#[inline(always)]
+pub(super) fn quarters(values: &[Values], columns: usize, tile: usize) -> [&Values; 4] {
+    let (above, below) = (&values[2 * tile..][..2], &values[columns + 2 * tile..][..2]);
+    [&above[0], &above[1], &below[0], &below[1]]
+}
+
+impl Kernels for Portable {}
+
+impl Job<'_> {
+    /// Decodes one image; `records` are its record, which the shape accepts, and the next image's.
+    ///
+    /// # Safety
+    /// The path is available.
+    pub unsafe fn decode(&self, path: CpuPath, records: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
+        match path {
+            CpuPath::Portable => self.image(Portable, records, image, scratch),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the path is available: the processor has these instructions.
+            CpuPath::Avx2 => unsafe { self.image_avx2(records, image, scratch) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            CpuPath::Avx512 => unsafe { self.image_avx512(records, image, scratch) },
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn image_avx2(&self, records: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
+        self.image(Portable, records, image, scratch);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+    fn image_avx512(&self, records: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
+        self.image(super::super::vbmi::Vbmi::new(), records, image, scratch);
+    }
+
+    #[inline(always)]
+    fn image<K: Kernels>(&self, k: K, [record, next]: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
+        let (g, spec, shape) = (self.output.geometry, self.output.spec, &self.layers.shape);
+        let record = Record::new(shape, record);
+        let Scratch { luma, chroma, order, values, band: Band { bytes, values: converted } } = scratch;
+        let values: &mut [Values] = bytemuck::cast_slice_mut(values.as_mut_slice());
+        let [bytes, converted] = [bytes, converted].map(AlignedBytes::as_mut_slice);
+        let (columns, block_rows) = shape.grids[LUMA];
+        let bands = block_rows.div_ceil(2);
+        let (planes, pixel) = match spec.layout {
+            Layout::Nhwc => (1, g.channels()),
+            Layout::Nchw => (g.channels(), 1),
+        };
+        let (row_len, stride) = (g.image_row_len(), g.image_width() * pixel);
+        for band in 0..bands {
+            let part = [band, band + 1].map(|band| next.len() * band / bands);
+            (part[0]..part[1]).step_by(64).for_each(|at| memory::prefetch(next[at..].as_ptr()));
+
+            let first = 2 * band * columns;
+            let blocks = (2 * columns).min(shape.blocks(LUMA) - first);
+            luma.read(k, &record, &self.layers.luma.lens, 0, first, blocks);
+            k.luma(&self.layers.luma, luma, order, values);
+            let colour = self.layers.chroma.as_ref().map(|component| {
+                let tiles = shape.grids[CHROMA].0;
+                chroma.read(k, &record, &component.lens, shape.groups(LUMA), band * tiles, tiles);
+                (component, &*chroma)
+            });
+
+            let rows = self.output.rows(band, SIDE);
+            let direct = spec.dtype == Dtype::U8 && !self.output.streamed;
+            let (target, plane) = match direct {
+                true => (&mut image[rows.start * stride..], g.image_height() * stride),
+                false => (&mut bytes[..rows.len() * row_len], rows.len() * stride),
+            };
+            let (width, height) = (g.image_width(), rows.len());
+            let mut target = Target { bytes: target, planes, pixel, stride, plane, width, height };
+            k.tiles(values, columns, colour, &mut target);
+            if !direct {
+                self.output.emit(k, rows.clone(), &bytes[..rows.len() * row_len], converted, image);
+            }
+        }
+    }
+}

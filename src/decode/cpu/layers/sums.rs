@@ -1,0 +1,111 @@
+//! Blocks as sums of codewords.
+
+use super::blocks::Blocks;
+use super::books::Component;
+use crate::format::books::MODES;
+
+/// 8x8 values, row by row.
+pub(super) type Values = [i16; 64];
+
+/// What is added to brightness.
+pub(super) const MIDDLE: i16 = 128;
+
+/// The brightness of blocks.
+#[inline(always)]
+pub(super) fn luma(luma: &Component<64, 16>, blocks: &Blocks, order: &mut Vec<u32>, values: &mut [Values]) {
+    // Mode by mode: what is done to one block is then done to the next, as branches are predicted.
+    let mut ends = [0; MODES];
+    let mode = |mode: u8| usize::from(mode) % MODES;
+    blocks.modes().iter().for_each(|&m| ends[mode(m)] += 1);
+    let mut start = 0;
+    for end in &mut ends {
+        start += std::mem::replace(end, start);
+    }
+    order.resize(blocks.modes().len(), 0);
+    for (&m, block) in blocks.modes().iter().zip(0..) {
+        let place: &mut usize = &mut ends[mode(m)];
+        order[*place] = block;
+        *place += 1;
+    }
+    for &block in order.iter() {
+        let block = block as usize;
+        let mode = luma.mode(blocks.modes()[block]);
+        let indices = blocks.indices(block);
+        let mut sums = [[MIDDLE; 16]; 4];
+        let (whole, indices) = indices.split_at(mode.block.len());
+        for (&stage, &index) in mode.block.iter().zip(whole) {
+            let quarters = luma.codeword(stage, index).as_chunks().0;
+            sums.iter_mut().zip(quarters).for_each(|(sums, quarter)| add(sums, quarter));
+        }
+        for (&stage, indices) in mode.quarter.iter().zip(indices.as_chunks::<4>().0) {
+            sums.iter_mut().zip(indices).for_each(|(sums, &index)| add(sums, luma.codeword(stage, index)));
+        }
+        let (rows, _) = values[block].as_chunks_mut::<8>();
+        for y in 0..8 {
+            for side in 0..2 {
+                let quarter = sums[y / 4 * 2 + side];
+                rows[y][4 * side..][..4].copy_from_slice(&quarter[y % 4 * 4..][..4]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn add<const LEN: usize>(sums: &mut [i16; LEN], codeword: &[i8; LEN]) {
+    sums.iter_mut().zip(codeword).for_each(|(sum, &value)| *sum += i16::from(value));
+}
+
+/// What the colour of a tile adds to the brightness of each of its quarters: to red, green and blue.
+pub(super) type Added = [[Values; 3]; 4];
+
+/// The colour of a block.
+#[inline(always)]
+pub(super) fn chroma(chroma: &Component<128, 128>, blocks: &Blocks, block: usize, added: &mut Added) {
+    let mode = chroma.mode(blocks.modes()[block]);
+    let (whole, indices) = blocks.indices(block).split_at(mode.block.len());
+    let mut sums = [0; 128];
+    mode.block.iter().zip(whole).for_each(|(&stage, &index)| add(&mut sums, chroma.codeword(stage, index)));
+    if mode.quarter.is_empty() {
+        let mut once = [[0; 64]; 3];
+        colour(&sums, &mut once);
+        for (quarter, added) in added.iter_mut().enumerate() {
+            added.iter_mut().zip(&once).for_each(|(added, once)| twofold(once, quarter, added));
+        }
+        return;
+    }
+    let (indices, _) = indices.as_chunks::<4>();
+    for (quarter, added) in added.iter_mut().enumerate() {
+        let mut fine = [0; 128];
+        for (fine, sums) in fine.as_chunks_mut().0.iter_mut().zip(sums.as_chunks().0) {
+            twofold(sums, quarter, fine);
+        }
+        for (&stage, indices) in mode.quarter.iter().zip(indices) {
+            add(&mut fine, chroma.codeword(stage, indices[quarter]));
+        }
+        colour(&fine, added);
+    }
+}
+
+/// A quarter of 8x8 values, each for 2x2.
+#[inline(always)]
+fn twofold(values: &Values, quarter: usize, fine: &mut Values) {
+    let rows = &values.as_chunks::<8>().0[quarter / 2 * 4..][..4];
+    for (rows, row) in fine.as_chunks_mut::<16>().0.iter_mut().zip(rows) {
+        let row = &row[quarter % 2 * 4..][..4];
+        for x in 0..16 {
+            rows[x] = row[x % 8 / 2];
+        }
+    }
+}
+
+/// What Cb and Cr add to brightness for red, green and blue.
+#[inline(always)]
+fn colour(sums: &[i16; 128], added: &mut [Values; 3]) {
+    let [red, green, blue] = added;
+    for i in 0..64 {
+        let (cb, cr) = (sums[i].clamp(-128, 127), sums[64 + i].clamp(-128, 127));
+        red[i] = cr + ((103 * cr + 128) >> 8);
+        green[i] = ((73 * cr - 88 * cb + 128) >> 8) - cr;
+        blue[i] = cb + ((198 * cb + 128) >> 8);
+    }
+}
