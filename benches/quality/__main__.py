@@ -1,5 +1,5 @@
-"""`python -m quality measure` measures rates, distortions and speeds, makes pictures and writes the
-page. `speed` measures the speeds of that again, `crops` makes the pictures, `page` writes it from the results that are there."""
+"""Makes QUALITY.md. `measure` measures rates, distortions and speeds and makes pictures; `speed` measures the speeds of
+that again, `crops` makes the pictures alone, `page` writes the page from the results that are there."""
 
 import argparse
 import json
