@@ -46,7 +46,8 @@ fn check_resident(gpu: &GpuDecoder, archive: &Archive<Vec<u8>>, outputs: &[Outpu
     let resident = match Resident::new(gpu, archive, None) {
         Ok(resident) => resident,
         Err(Error::GpuLimit { found, needed, .. }) => {
-            let row = (0..archive.samples()).map(|i| archive.row(i).expect("there").len()).max().expect("samples") as u64;
+            let row =
+                (0..archive.samples()).map(|i| archive.row(i).expect("there").len()).max().expect("samples") as u64;
             return assert!(row > found && needed >= row && limits.max_storage_buffer_binding_size < row, "{case}");
         }
         Err(error) => panic!("{case}: {error}"),

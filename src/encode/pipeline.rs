@@ -115,7 +115,7 @@ fn encode_saving(
     let start = Instant::now();
     let (made, sampled) = match checkpoint.codebook() {
         Some(made) => (made, start),
-        None => make(source, &geometry, options, progress)?,
+        None => make(source, &geometry, options, start, progress)?,
     };
     if !checkpoint.is_kept() && checkpoint.is_due() {
         checkpoint.save_codebook(&made)?;
@@ -159,18 +159,18 @@ fn encode_saving(
     })
 }
 
-/// Makes what images are encoded with, and says when the images to train on were read.
+/// Makes what images are encoded with, and says when the images to train on were read: at the `start` if there are none.
 fn make(
     source: &dyn Source,
     geometry: &Geometry,
     options: &EncodeOptions,
+    start: Instant,
     progress: &dyn Progress,
 ) -> Result<(Made, Instant)> {
-    let start = Instant::now();
     Ok(match (&options.codec, &options.codebook) {
         (CodecOptions::Layers(layers), _) => {
             let (made, sampled) = layers::make(source, options, layers, progress)?;
-            (Made::Layers(made), sampled)
+            (Made::Layers(made), sampled.unwrap_or(start))
         }
         (CodecOptions::Vq, Codebook::Given(codebook)) => {
             (Made::Vq { codebook: codebook.clone(), uniform_cells: None }, start)
@@ -234,7 +234,8 @@ mod tests {
 
     use super::*;
     use crate::encode::{
-        Fit, Folder, Image, OnError, ReadOptions, options_of, partial_folder, prepare, psnr, skipped_report,
+        Fit, Folder, Image, LayerOptions, OnError, ReadOptions, options_of, partial_folder, prepare, psnr,
+        skipped_report,
     };
     use crate::{Archive, CpuDecoder, Decoder, OutputSpec};
 
@@ -439,19 +440,25 @@ mod tests {
     #[test]
     fn an_interrupted_encoding_goes_on_to_the_same_bytes() {
         let (folder, source, options) = many();
-        let [whole, output] = ["whole.qvq", "out.qvq"].map(|name| folder.path().join(name));
-        let expected = encode(&source, &whole, &options, &()).expect("encode");
+        for codec in [CodecOptions::Vq, CodecOptions::Layers(LayerOptions::default())] {
+            goes_on(folder.path(), &source, &EncodeOptions { codec, ..options.clone() });
+        }
+    }
+
+    fn goes_on(folder: &Path, source: &Folder, options: &EncodeOptions) {
+        let [whole, output] = ["whole.qvq", "out.qvq"].map(|name| folder.join(name));
+        let expected = encode(source, &whole, options, &()).expect("encode");
         assert_eq!((expected.samples, expected.skipped.len(), expected.resumed), (593, 7, 0));
         let resume = EncodeOptions { resume: true, ..options.clone() };
         fs::write(&output, "an older archive").expect("write");
         let mut done = 0;
         for images in [300, 301, 520] {
             let stop = StopAt::new(images);
-            let stopped = encode_saving(&source, &output, &resume, &stop, Duration::ZERO);
+            let stopped = encode_saving(source, &output, &resume, &stop, Duration::ZERO);
             assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
             assert_eq!(fs::read(&output).expect("read"), b"an older archive");
             assert!(partial_folder(&output).join("archive").exists());
-            match encode(&source, &output, &options, &()) {
+            match encode(source, &output, options, &()) {
                 Err(Error::Unfinished { images, of: 600, .. }) => {
                     assert!(images >= done);
                     done = images;
@@ -459,7 +466,7 @@ mod tests {
                 other => unreachable!("{other:?}"),
             }
         }
-        let summary = encode(&source, &output, &resume, &()).expect("encode");
+        let summary = encode(source, &output, &resume, &()).expect("encode");
         assert!(summary.resumed == done && done >= 256, "{done}");
         assert_eq!(
             (summary.mean_psnr_db, summary.min_psnr_db, &summary.skipped),

@@ -171,15 +171,18 @@ pub(crate) struct Record<'a> {
     groups: &'a [u8],
     indices: &'a [u8],
     index_bits: usize,
+    len: usize,
 }
 
 impl<'a> Record<'a> {
     pub fn new(shape: &RecordShape, record: &'a [u8]) -> Self {
         let (groups, indices) = record.split_at(shape.all_groups() * GROUP_LEN);
-        Self { groups, indices, index_bits: shape.index_bits as usize }
+        let index_bits = shape.index_bits as usize;
+        Self { groups, indices, index_bits, len: indices.len() * 8 / index_bits }
     }
 
     /// A group, counted through all components.
+    #[inline]
     pub fn group(&self, group: usize) -> Group {
         let (words, _) = self.groups[group * GROUP_LEN..][..GROUP_LEN].as_chunks::<4>();
         let [first, planes @ ..] = [0, 1, 2, 3].map(|word| u32::from_le_bytes(words[word]));
@@ -198,7 +201,7 @@ impl<'a> Record<'a> {
 
     /// How many indices there is room for.
     pub fn len(&self) -> usize {
-        self.indices.len() * 8 / self.index_bits
+        self.len
     }
 
     /// An index; zero beyond the last that there is room for.

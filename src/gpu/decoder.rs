@@ -199,8 +199,7 @@ impl GpuDecoder {
                 Source::Resident(images)
             }
         };
-        let chunks =
-            plan(limits, &coding.sizes(), spec, &source).map_err(|too_small| self.limit_error(too_small))?;
+        let chunks = plan(limits, &coding.sizes(), spec, &source).map_err(|too_small| self.limit_error(too_small))?;
         device.scope("preparing a batch", || {
             let mut prepared = Prepared { parts: Vec::new(), used: Vec::new(), dispatches: Vec::new() };
             chunks.iter().for_each(|chunk| self.prepare_chunk(chunk, batch, spec, &mut prepared));

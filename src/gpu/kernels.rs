@@ -166,10 +166,7 @@ impl Kernels {
                 layout: Some(&self.pipeline_layout),
                 module: &self.module,
                 entry_point,
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    constants: &constants(),
-                    ..Default::default()
-                },
+                compilation_options: wgpu::PipelineCompilationOptions { constants: &constants(), ..Default::default() },
                 cache: None,
             })
         };

@@ -9,7 +9,9 @@ use super::kernels::{self, Constants};
 use super::plan::{Limits, Pass, Sizes};
 use crate::decode::check_records;
 use crate::error::{Error, Result};
-use crate::format::books::{BLOCK_STAGES, CHROMA, Component, Cover, LUMA, LayerBooks, MODES, QUARTER_STAGES, codeword_len};
+use crate::format::books::{
+    BLOCK_STAGES, CHROMA, Component, Cover, LUMA, LayerBooks, MODES, QUARTER_STAGES, codeword_len,
+};
 use crate::format::layers::LayersView;
 use crate::format::record::RecordShape;
 use crate::geometry::Geometry;
@@ -95,12 +97,7 @@ pub(crate) fn fit_tiles(geometry: &Geometry) -> bool {
 }
 
 /// The values of the shader's `override` constants for an archive and an output.
-pub(crate) fn constants(
-    geometry: &Geometry,
-    shape: &RecordShape,
-    spec: &OutputSpec,
-    workgroup_size: u32,
-) -> Constants {
+pub(crate) fn constants(geometry: &Geometry, shape: &RecordShape, spec: &OutputSpec, workgroup_size: u32) -> Constants {
     let chroma = shape.grids.len() > CHROMA;
     let integers = [
         ("WORKGROUP_SIZE", workgroup_size as usize),
@@ -162,7 +159,9 @@ fn pack(books: &LayerBooks) -> Vec<u8> {
         let pack_book = |book: &crate::format::books::Book<Vec<i8>>| {
             let len = codeword_len(number, book.cover);
             let first = (bytes.len() / QUAD) as u32;
-            book.codewords.chunks_exact(len).for_each(|codeword| pack_codeword(number, book.cover, codeword, &mut bytes));
+            book.codewords
+                .chunks_exact(len)
+                .for_each(|codeword| pack_codeword(number, book.cover, codeword, &mut bytes));
             Stage { first, last_codeword: (book.codewords.len() / len - 1) as u32, padding: [0; 2] }
         };
         let packed: Vec<Stage> = component.books.iter().map(pack_book).collect();

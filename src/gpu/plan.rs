@@ -211,12 +211,7 @@ pub(crate) fn most_of_part(limits: &Limits) -> u64 {
 }
 
 /// Plans a batch.
-pub(crate) fn plan(
-    limits: &Limits,
-    sizes: &Sizes,
-    spec: &OutputSpec,
-    source: &Source,
-) -> Result<Vec<Chunk>, TooSmall> {
+pub(crate) fn plan(limits: &Limits, sizes: &Sizes, spec: &OutputSpec, source: &Source) -> Result<Vec<Chunk>, TooSmall> {
     let limits = Limits { binding: limits.binding.min(MAX_WINDOW) / limits.alignment * limits.alignment, ..*limits };
     let too_small = |limit, found, needed| Err(TooSmall { limit, found, needed });
     if limits.binding == 0 {
@@ -345,15 +340,12 @@ impl Planner<'_> {
     }
 
     /// A chunk of images that the shader is told of, in rows several parts of which may have to be bound in turn.
-    fn images(
-        &self,
-        output: Range<u64>,
-        samples: Range<usize>,
-        images: &[Image],
-        rows: impl Fn(u32) -> Rows,
-    ) -> Chunk {
-        let part = |number: u32, samples: Range<usize>| {
-            RowPart { samples, patches: 0..self.sizes.geometry.patches(), rows: rows(number), number }
+    fn images(&self, output: Range<u64>, samples: Range<usize>, images: &[Image], rows: impl Fn(u32) -> Rows) -> Chunk {
+        let part = |number: u32, samples: Range<usize>| RowPart {
+            samples,
+            patches: 0..self.sizes.geometry.patches(),
+            rows: rows(number),
+            number,
         };
         let group = images_per_group(&self.limits, self.image_len, images.len(), u64::MAX);
         let (mut told, mut passes) = (Vec::new(), Vec::new());
@@ -362,7 +354,8 @@ impl Planner<'_> {
             let windows = ranges(0..len, if images.len() > group { group as u64 * self.image_len } else { len });
             for (window, images) in windows.zip(images.chunks(group)) {
                 // Images of the same part are dispatched together.
-                let mut order: Vec<_> = images.iter().zip(0..).map(|(&image, place)| Image { place, ..image }).collect();
+                let mut order: Vec<_> =
+                    images.iter().zip(0..).map(|(&image, place)| Image { place, ..image }).collect();
                 order.sort_by_key(|image| image.part);
                 for run in order.chunk_by(|a, b| a.part == b.part) {
                     let part = part(run[0].part, told.len()..told.len() + run.len());

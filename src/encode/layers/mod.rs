@@ -1,10 +1,14 @@
 //! The codec "layers": from images to codebooks, and with them to records.
 
+mod cluster;
 mod coder;
+mod form;
+mod plan;
 mod planes;
 mod rate;
 mod search;
 mod train;
+mod tuning;
 
 use std::time::Instant;
 
@@ -85,17 +89,17 @@ impl LayerOptions {
     }
 }
 
-/// Trains codebooks if none are given, and finds what a bit is worth with them. Says when the images to train on were read.
+/// Trains codebooks if none are given, and finds what a bit is worth with them. Says when the images to
+/// train on were read, if any were.
 pub(super) fn make(
     source: &dyn Source,
     options: &EncodeOptions,
     layers: &LayerOptions,
     progress: &dyn Progress,
-) -> Result<(MadeLayers, Instant)> {
+) -> Result<(MadeLayers, Option<Instant>)> {
     let geometry = options.geometry()?;
     let pixels = geometry.image_width() * geometry.image_height();
     let guess = layers.rate.slope(pixels as f64, source.len() as f64);
-    let start = Instant::now();
     let finished = |books: LayerBooks| -> Result<MadeLayers> {
         let slope = match mean_bytes(source, layers.rate, &books)? {
             Some(bytes) => find_slope(source, options, &books, bytes, guess, progress)?,
@@ -104,7 +108,7 @@ pub(super) fn make(
         Ok(MadeLayers { books, slope })
     };
     if let LayerSource::Given(books) = &layers.books {
-        return Ok((finished(books.clone())?, start));
+        return Ok((finished(books.clone())?, None));
     }
     let planes = training_blocks(source, &geometry, options, progress)?;
     let sampled = Instant::now();
@@ -116,7 +120,7 @@ pub(super) fn make(
     if made.slope.number().abs_diff(guess.number()) > TRAINED_WITHIN as u32 {
         made = train(made.slope)?;
     }
-    Ok((made, sampled))
+    Ok((made, Some(sampled)))
 }
 
 /// The blocks of random images.
@@ -288,4 +292,146 @@ fn choose_psnr(draft: &mut Draft, pixels: &[u8], db: f64, guess: Slope) -> Modes
     };
     let number = last_holding(Slope::STEEPEST, Slope::FLATTEST, guess.number(), reaches).unwrap_or(Slope::STEEPEST);
     draft.choose(Slope::at(number).lambda())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::coder::tests::noise;
+    use super::*;
+    use crate::encode::{Image, Spool, encode, options_of, prepare, psnr};
+    use crate::{Archive, Decoder, NaiveDecoder, OutputSpec};
+
+    /// Pictures of waves and noise, 40 x 28 pixels, each busier than the last.
+    fn waves(count: u32, channels: u32) -> (tempfile::TempDir, Spool, EncodeOptions) {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let options = EncodeOptions {
+            image_size: (40, 28),
+            channels,
+            codec: CodecOptions::Layers(LayerOptions { rate: Rate::Quality(50), books: LayerSource::Train }),
+            seed: 3,
+            ..EncodeOptions::default()
+        };
+        let mut spool = Spool::create_in(folder.path(), &options).expect("spool");
+        for i in 0..count {
+            let value = |x: u32, y: u32, k: u32| {
+                let phase = f64::from(x * (1 + i % 5) + y * k) / (2.0 + f64::from(i % 11)) + f64::from(i);
+                (127.5 + 90.0 * phase.sin() + f64::from((x * 7 + y * 13 + i * x * y) % (2 + i % 40))) as u8
+            };
+            let pixels = (0..28).flat_map(|y| (0..40).flat_map(move |x| (0..channels).map(move |k| value(x, y, k))));
+            let image = Image::new(40, 28, channels, pixels.collect(), channels).expect("image");
+            spool.push(image, Some(i.into()), None).expect("push");
+        }
+        (folder, spool, options)
+    }
+
+    fn with(options: &EncodeOptions, rate: Rate, books: LayerSource) -> EncodeOptions {
+        EncodeOptions { codec: CodecOptions::Layers(LayerOptions { rate, books }), ..options.clone() }
+    }
+
+    fn decoded(path: &Path) -> Vec<Vec<u8>> {
+        let archive = Archive::open(path).expect("open");
+        let report = archive.verify(&()).expect("verify");
+        assert!(report.is_ok(), "{report:?}");
+        let decoder = NaiveDecoder::new(&archive).expect("decoder");
+        let rows = archive.rows(0..archive.samples()).expect("rows");
+        let spec = OutputSpec::default();
+        let mut pixels = vec![0; spec.batch_len(archive.geometry(), rows.len())];
+        decoder.decode_bytes(&rows, &spec, &mut pixels).expect("decode");
+        pixels.chunks(archive.geometry().image_len()).map(<[u8]>::to_vec).collect()
+    }
+
+    #[test]
+    fn figures_are_those_of_the_decoded_archive() {
+        for channels in [1, 3] {
+            let (folder, source, options) = waves(9, channels);
+            let output = folder.path().join("out.qvq");
+            for books in [LayerSource::Train, LayerSource::Given(noise(channels))] {
+                let options = with(&options, Rate::Quality(70), books.clone());
+                let summary = encode(&source, &output, &options, &()).expect("encode");
+                let psnr: Vec<f32> = decoded(&output)
+                    .iter()
+                    .enumerate()
+                    .map(|(i, pixels)| psnr(pixels, &prepare(&source, i, &options).expect("image").pixels) as f32)
+                    .collect();
+                let archive = Archive::open(&output).expect("open");
+                assert_eq!(archive.psnr().expect("recorded").collect::<Vec<_>>(), psnr);
+                assert_eq!(summary.min_psnr_db as f32, psnr.iter().copied().fold(f32::MAX, f32::min));
+                let view = archive.layers().expect("layers");
+                assert_eq!((summary.codec, summary.patch), (archive.codec(), (8, 8)));
+                assert_eq!(summary.codebook_bytes, view.books_len());
+                assert_eq!(summary.bytes_per_image, archive.mean_row_len().round() as usize);
+                match books {
+                    LayerSource::Train => assert_eq!(options_of(&archive).expect("options"), options),
+                    LayerSource::Given(books) => assert_eq!(view.books(), books),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_do_not_change_the_archive() {
+        let (folder, source, options) = waves(70, 3);
+        let output = folder.path().join("out.qvq");
+        let books = LayerSource::Given(noise(3));
+        for (rate, books) in [(Rate::Quality(60), LayerSource::Train), (Rate::MeanBytes(150), books)] {
+            let options = with(&options, rate, books);
+            let archives = [1, 2, 5].map(|threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
+                pool.install(|| encode(&source, &output, &options, &())).expect("encode");
+                std::fs::read(&output).expect("read")
+            });
+            assert!(archives[0] == archives[1] && archives[0] == archives[2], "{rate}");
+        }
+    }
+
+    #[test]
+    fn rates_are_met() {
+        let (folder, source, options) = waves(150, 3);
+        let output = folder.path().join("out.qvq");
+        let trained = encode(&source, &output, &options, &()).expect("encode");
+        let books = LayerSource::Given(Archive::open(&output).expect("open").layers().expect("layers").books());
+        let encoded = |rate| encode(&source, &output, &with(&options, rate, books.clone()), &()).expect("encode");
+
+        let mut before = (0, 0.0);
+        for quality in [10, 40, 70] {
+            let summary = encoded(Rate::Quality(quality));
+            assert!(summary.bytes_per_image > before.0 && summary.pooled_psnr_db > before.1, "{quality}: {summary:?}");
+            before = (summary.bytes_per_image, summary.pooled_psnr_db);
+        }
+        let middle = trained.pooled_psnr_db;
+        let worst = |summary: &crate::encode::EncodeSummary| summary.min_psnr_db;
+        let (low, high) = (encoded(Rate::Psnr(middle - 4.0)), encoded(Rate::Psnr(middle)));
+        assert!(worst(&low) >= middle - 4.0 && low.mean_psnr_db < middle - 3.0, "{low:?}");
+        assert!(worst(&high) >= middle && high.bytes_per_image > low.bytes_per_image, "{high:?}");
+        for bytes in [low.bytes_per_image, high.bytes_per_image] {
+            let found = encoded(Rate::MeanBytes(bytes as u64));
+            assert!(found.bytes_per_image.abs_diff(bytes) * 50 <= bytes, "{bytes}: {found:?}");
+            let file_len = found.file_len + 10_000;
+            let found = encoded(Rate::Bytes(file_len));
+            assert!(found.file_len.abs_diff(file_len) * 50 <= file_len, "{file_len}: {found:?}");
+        }
+        let least = encode(&source, &output, &with(&options, Rate::Bytes(5000), books.clone()), &());
+        assert!(matches!(least, Err(Error::Goal { .. })), "{least:?}");
+    }
+
+    #[test]
+    fn wrong_options_are_refused() {
+        let (folder, source, options) = waves(1, 3);
+        let output = folder.path().join("out.qvq");
+        let rates = [Rate::Quality(0), Rate::Quality(101), Rate::Psnr(100.0), Rate::Psnr(f64::NAN), Rate::MeanBytes(0)];
+        let mut wrong: Vec<EncodeOptions> =
+            rates.map(|rate| with(&options, rate, LayerSource::Given(noise(3)))).to_vec();
+        wrong.push(with(&options, Rate::default(), LayerSource::Given(noise(1))));
+        wrong.push(EncodeOptions { channels: 4, ..options.clone() });
+        for wrong in wrong {
+            let refused = encode(&source, &output, &wrong, &());
+            assert!(matches!(refused, Err(Error::Argument { .. })), "{wrong:?}: {refused:?}");
+        }
+        let mut books = noise(3);
+        books.index_bits = 1;
+        let refused = encode(&source, &output, &with(&options, Rate::default(), LayerSource::Given(books)), &());
+        assert!(matches!(refused, Err(Error::Layers { .. })), "{refused:?}");
+    }
 }

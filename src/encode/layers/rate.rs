@@ -160,3 +160,28 @@ pub(super) fn last_holding(first: i32, last: i32, start: i32, mut holds: impl Fn
     }
     Some(good)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read_as_they_are_written() {
+        for rate in [Rate::Quality(75), Rate::Psnr(36.5), Rate::MeanBytes(11_000), Rate::Bytes(1 << 40)] {
+            assert_eq!(rate.to_string().parse::<Rate>().expect("rate"), rate);
+        }
+        assert!("fine".parse::<Rate>().is_err());
+    }
+
+    #[test]
+    fn the_last_is_found_from_anywhere() {
+        for border in -20..=21 {
+            for start in [-30, -20, -7, 0, 13, 20, 30] {
+                let expected = (border >= -20).then_some(border.min(20));
+                let found = last_holding(-20, 20, start, |n| n < border + 1);
+                assert_eq!(found, expected.filter(|_| border >= -20), "{border} from {start}");
+            }
+        }
+        assert_eq!(last_holding(-20, 20, 3, |_| false), None);
+    }
+}

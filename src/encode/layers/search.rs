@@ -84,11 +84,6 @@ impl BookSearch {
         Self { len, codewords: count, pairs, squares, path: Path::all().pop().unwrap_or(Portable) }
     }
 
-    /// Codewords in the codebook.
-    pub fn len(&self) -> usize {
-        self.codewords
-    }
-
     /// Finds the codeword nearest to each of many targets of -1023 to 1023, one after another: the lowest one of several.
     pub fn nearest(&self, targets: &[i16], near: &mut [Near]) {
         self.nearest_several(targets, 1, near);
@@ -126,30 +121,35 @@ impl BookSearch {
         }
     }
 
-    /// The nearest codewords of a few targets by the scores of all, compiled once for each instruction set.
+    /// The nearest codewords of a few targets by the scores of all and the least score of each lane, compiled once for each
+    /// instruction set.
     #[inline(always)]
-    fn least<const T: usize>(&self, prepared: &Prepared<T>, several: usize, near: &mut [Near], scores: &[Scores]) {
-        let targets = scores.chunks_exact(self.squares.len()).zip(near.chunks_exact_mut(several));
-        for (t, (scores, near)) in targets.enumerate() {
-            self.least_of(scores, |score| prepared.distance(t, score), near);
+    fn least<const T: usize>(
+        &self,
+        prepared: &Prepared<T>,
+        several: usize,
+        near: &mut [Near],
+        scores: &[Scores],
+        least: [Scores; T],
+    ) {
+        let targets = scores.chunks_exact(self.squares.len()).zip(near.chunks_exact_mut(several)).zip(least);
+        for (t, ((scores, near), least)) in targets.enumerate() {
+            self.least_of(scores, least, |score| prepared.distance(t, score), near);
         }
     }
 
     /// The codewords with the least scores.
     #[inline(always)]
-    fn least_of(&self, scores: &[Scores], distance: impl Fn(i32) -> u32, near: &mut [Near]) {
+    fn least_of(&self, scores: &[Scores], mut least: Scores, distance: impl Fn(i32) -> u32, near: &mut [Near]) {
         let wanted = near.len().min(self.codewords);
         // The least score of a lane is a codeword's, so the `wanted`-th least of those is a bound for the `wanted`-th
         // least of all.
-        let mut least = [NOWHERE; LANES];
-        for of_group in scores {
-            least.iter_mut().zip(of_group).for_each(|(least, &score)| *least = score.min(*least));
-        }
         least.sort_unstable();
         let bound = least.get(wanted - 1).copied().unwrap_or(NOWHERE);
         let mut found = Vec::with_capacity(4 * wanted);
         for (group, of_group) in scores.iter().enumerate() {
-            if of_group.iter().fold(NOWHERE, |least, &score| score.min(least)) > bound {
+            // One comparison of all lanes.
+            if !of_group.iter().fold(false, |found, &score| found | (score <= bound)) {
                 continue;
             }
             for (index, &score) in (group * LANES..self.codewords).zip(of_group) {
@@ -186,7 +186,8 @@ impl BookSearch {
         scores: &mut Vec<Scores>,
     ) {
         scores.clear();
-        for t in 0..T {
+        let mut least = [[NOWHERE; LANES]; T];
+        for (t, least) in least.iter_mut().enumerate() {
             let groups = self.pairs.chunks_exact(self.len / 2).zip(&self.squares);
             scores.extend(groups.map(|(pairs, squares)| {
                 let mut scores = *squares;
@@ -196,10 +197,11 @@ impl BookSearch {
                         *score += i32::from(pair[0]) * values[0] + i32::from(pair[1]) * values[1];
                     }
                 }
+                least.iter_mut().zip(scores).for_each(|(least, score)| *least = score.min(*least));
                 scores
             }));
         }
-        self.least(prepared, several, near, scores);
+        self.least(prepared, several, near, scores, least);
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -215,8 +217,12 @@ impl BookSearch {
         if several > 1 {
             let groups = self.squares.len();
             scores.resize(T * groups, [0; LANES]);
-            self.scores_avx512(prepared, |t, group, of_group| scores[t * groups + group] = lanes_avx512(of_group));
-            return self.least(prepared, several, near, scores);
+            let mut least = [_mm512_set1_epi32(NOWHERE); T];
+            self.scores_avx512(prepared, |t, group, of_group| {
+                least[t] = _mm512_min_epi32(of_group, least[t]);
+                scores[t * groups + group] = lanes_avx512(of_group);
+            });
+            return self.least(prepared, several, near, scores, least.map(|lanes| lanes_avx512(lanes)));
         }
         let (mut best, mut groups) = ([_mm512_set1_epi32(NOWHERE); T], [_mm512_setzero_si512(); T]);
         self.scores_avx512(prepared, |t, group, scores| {
@@ -266,8 +272,12 @@ impl BookSearch {
         if several > 1 {
             let groups = self.squares.len();
             scores.resize(T * groups, [0; LANES]);
-            self.scores_avx2(prepared, |t, group, of_group| scores[t * groups + group] = bytemuck::cast(of_group));
-            return self.least(prepared, several, near, scores);
+            let mut least = [[_mm256_set1_epi32(NOWHERE); 2]; T];
+            self.scores_avx2(prepared, |t, group, of_group| {
+                least[t] = [0, 1].map(|half| _mm256_min_epi32(of_group[half], least[t][half]));
+                scores[t * groups + group] = bytemuck::cast(of_group);
+            });
+            return self.least(prepared, several, near, scores, least.map(|halves| bytemuck::cast(halves)));
         }
         let (mut best, mut groups) = ([[_mm256_set1_epi32(NOWHERE); 2]; T], [[_mm256_setzero_si256(); 2]; T]);
         self.scores_avx2(prepared, |t, group, scores| {

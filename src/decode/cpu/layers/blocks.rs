@@ -1,5 +1,7 @@
 //! The blocks of a band: their modes, and their indices unpacked.
 
+use std::ops::Range;
+
 use super::books::Component;
 use super::image::Kernels;
 use crate::format::books::MODES;
@@ -14,10 +16,12 @@ pub(super) const SLACK: usize = 32;
 /// Blocks that follow one another.
 #[derive(Default)]
 pub(super) struct Blocks {
-    /// The mode of each.
-    modes: Vec<u8>,
+    /// The mode of each block, in whole groups.
+    modes: Vec<[u8; GROUP]>,
     /// Where the indices of each begin.
-    starts: Vec<u32>,
+    starts: Vec<[u32; GROUP]>,
+    /// Which blocks of the groups they are.
+    range: Range<usize>,
     indices: Vec<u16>,
 }
 
@@ -30,67 +34,100 @@ impl Blocks {
     ) {
         let groups = blocks / GROUP + 2;
         let indices = blocks * component.most_indices() + groups * WHOLE + SLACK;
+        if self.modes.len() < groups {
+            self.modes.resize(groups, [0; _]);
+            self.starts.resize(groups, [0; _]);
+        }
         if self.indices.len() < indices {
             self.indices.resize(indices, 0);
         }
-        self.modes.reserve(blocks);
-        self.starts.reserve(blocks);
     }
 
-    /// Reads `count` blocks of a component from block `first` on; its groups begin with `first_group`.
+    /// Reads a range of a component's blocks, whose groups begin with `first_group`.
     #[inline(always)]
     pub fn read<K: Kernels>(
         &mut self,
         k: K,
         record: &Record,
-        lens: &[u32; MODES],
+        lens: &[u8; MODES],
         first_group: usize,
-        mut first: usize,
-        mut count: usize,
+        blocks: Range<usize>,
     ) {
-        self.modes.clear();
-        self.starts.clear();
+        let groups = blocks.start / GROUP..blocks.end.div_ceil(GROUP);
+        let before = groups.start * GROUP;
+        self.range = blocks.start - before..blocks.end - before;
         let mut filled = 0;
-        while count > 0 {
-            let group = record.group(first_group + first / GROUP);
-            let modes = spread(group.planes);
-            let (before, modes) = modes.split_at(first % GROUP);
-            let modes = &modes[..count.min(modes.len())];
-            let len = |mode: u8| lens[usize::from(mode) % MODES];
-            let number = before.iter().fold(group.first, |number, &mode| number.wrapping_add(len(mode)));
+        for (i, (modes, starts)) in self.modes.iter_mut().zip(&mut self.starts).enumerate().take(groups.len()) {
+            let group = record.group(first_group + groups.start + i);
+            let all = k.place(group.planes, lens, modes, starts);
+            let first = starts[self.range.start.saturating_sub(i * GROUP)];
+            let end = starts.get(self.range.end - i * GROUP).copied().unwrap_or(all);
             // What is before the first index is unpacked with it and belongs to nobody.
-            let before = number % WHOLE as u32;
-            let mut end = before;
-            for &mode in modes {
-                self.modes.push(mode);
-                self.starts.push(filled + end);
-                end += len(mode);
-            }
-            let (number, indices) = (number - before, &mut self.indices[filled as usize..]);
-            match number as usize + end as usize <= record.len() {
-                true => k.unpack(record, number as usize, end as usize, indices),
+            let number = group.first.wrapping_add(first);
+            let lead = number % WHOLE as u32;
+            let (number, count) = (number - lead, (lead + end - first) as usize);
+            let place = (filled as u32 + lead).wrapping_sub(first);
+            starts.iter_mut().for_each(|start| *start = start.wrapping_add(place));
+            let indices = &mut self.indices[filled..];
+            match number as usize + count <= record.len() {
+                true => k.unpack(record, number as usize, count, indices),
                 false => {
-                    let indices = indices[..end as usize].iter_mut().zip(0..);
+                    let indices = indices[..count].iter_mut().zip(0..);
                     indices.for_each(|(index, i)| *index = record.index(number.wrapping_add(i)) as u16);
                 }
             }
-            filled += end;
-            first += modes.len();
-            count -= modes.len();
+            filled += count;
         }
     }
 
     /// The mode of each block.
     #[inline(always)]
     pub fn modes(&self) -> &[u8] {
-        &self.modes
+        &self.modes.as_flattened()[self.range.clone()]
+    }
+
+    /// Where the indices of each block begin.
+    #[inline(always)]
+    pub fn starts(&self) -> &[u32] {
+        &self.starts.as_flattened()[self.range.clone()]
+    }
+
+    /// The indices of all blocks, and more.
+    #[inline(always)]
+    pub fn all_indices(&self) -> &[u16] {
+        &self.indices
     }
 
     /// The indices from a block's first on.
     #[inline(always)]
     pub fn indices(&self, block: usize) -> &[u16] {
-        &self.indices[self.starts[block] as usize..]
+        &self.indices[self.starts()[block] as usize..]
     }
+}
+
+/// Asks for the codewords that cover whole blocks.
+#[inline(always)]
+pub(super) fn prefetch<const BLOCK: usize, const QUARTER: usize>(
+    component: &Component<BLOCK, QUARTER>,
+    blocks: &Blocks,
+) {
+    for (block, &mode) in blocks.modes().iter().enumerate() {
+        for (&stage, &index) in component.mode(mode).block.iter().zip(blocks.indices(block)) {
+            component.prefetch(stage, index);
+        }
+    }
+}
+
+/// The modes of a group's blocks, and how many indices are before each; returns how many there are in all.
+#[inline(always)]
+pub(super) fn place(planes: [u32; 3], lens: &[u8; MODES], modes: &mut [u8; GROUP], starts: &mut [u32; GROUP]) -> u32 {
+    *modes = spread(planes);
+    let mut end = 0;
+    for (&mode, start) in modes.iter().zip(starts) {
+        *start = end;
+        end += u32::from(lens[usize::from(mode) % MODES]);
+    }
+    end
 }
 
 /// The modes of a group's blocks.

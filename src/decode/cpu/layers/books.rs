@@ -1,7 +1,8 @@
 //! The codebooks as the CPU sums from them.
 
+use super::memory;
 use crate::buffer::AlignedBytes;
-use crate::format::books::{self, MODES};
+use crate::format::books::{self, Cover, MODES};
 
 /// The codebooks of a component, of codewords of `BLOCK` values for a block and of `QUARTER` for a quarter, one behind
 /// the other. All begin at cache lines.
@@ -10,7 +11,7 @@ pub(super) struct Component<const BLOCK: usize, const QUARTER: usize> {
     /// What each mode sums; those that do not exist as the last one.
     pub modes: [Mode<BLOCK, QUARTER>; MODES],
     /// How many indices a block of each mode has.
-    pub lens: [u32; MODES],
+    pub lens: [u8; MODES],
 }
 
 /// What the blocks of a mode are the sum of.
@@ -28,8 +29,12 @@ pub(super) struct Stage<const LEN: usize> {
 }
 
 impl<const BLOCK: usize, const QUARTER: usize> Component<BLOCK, QUARTER> {
-    /// Copies the codebooks, the codewords of blocks in another order.
-    pub fn new(component: &books::Component<Vec<i8>>, order: impl Fn([i8; BLOCK]) -> [i8; BLOCK]) -> Self {
+    /// Copies the codebooks, the values of codewords in another order: those for blocks, and those for quarters.
+    pub fn new(
+        component: &books::Component<Vec<i8>>,
+        block_order: impl Fn([i8; BLOCK]) -> [i8; BLOCK],
+        quarter_order: impl Fn([i8; QUARTER]) -> [i8; QUARTER],
+    ) -> Self {
         let mut starts = vec![0];
         for book in &component.books {
             starts.push(starts[starts.len() - 1] + book.codewords.len().next_multiple_of(64));
@@ -39,8 +44,13 @@ impl<const BLOCK: usize, const QUARTER: usize> Component<BLOCK, QUARTER> {
             let codewords: &mut [i8] = bytemuck::cast_slice_mut(&mut bytes.as_mut_slice()[start..]);
             let codewords = &mut codewords[..book.codewords.len()];
             codewords.copy_from_slice(&book.codewords);
-            if book.cover == books::Cover::Block {
-                codewords.as_chunks_mut().0.iter_mut().for_each(|codeword| *codeword = order(*codeword));
+            match book.cover {
+                Cover::Block => {
+                    codewords.as_chunks_mut().0.iter_mut().for_each(|codeword| *codeword = block_order(*codeword))
+                }
+                Cover::Quarter => {
+                    codewords.as_chunks_mut().0.iter_mut().for_each(|codeword| *codeword = quarter_order(*codeword))
+                }
             }
         }
         let mode = |mode: usize| {
@@ -51,7 +61,8 @@ impl<const BLOCK: usize, const QUARTER: usize> Component<BLOCK, QUARTER> {
                 quarter: mode.quarter.iter().map(|&b| Stage { start: starts[b], last: last(b, QUARTER) }).collect(),
             }
         };
-        Self { bytes, modes: std::array::from_fn(mode), lens: component.lens() }
+        // A block has 31 indices at most.
+        Self { bytes, modes: std::array::from_fn(mode), lens: component.lens().map(|len| len as u8) }
     }
 
     /// What the blocks of a mode are the sum of.
@@ -62,15 +73,36 @@ impl<const BLOCK: usize, const QUARTER: usize> Component<BLOCK, QUARTER> {
 
     /// Most indices of a block.
     pub fn most_indices(&self) -> usize {
-        self.lens.iter().max().map_or(0, |&len| len as usize)
+        self.lens.iter().max().map_or(0, |&len| len.into())
+    }
+
+    /// Asks for a codeword ahead of its use.
+    #[inline(always)]
+    pub fn prefetch<const LEN: usize>(&self, stage: Stage<LEN>, index: u16) {
+        let codeword: *const u8 = self.codeword(stage, index).as_ptr().cast();
+        (0..LEN).step_by(64).for_each(|at| memory::prefetch(codeword.wrapping_add(at)));
     }
 
     /// A codeword of one of this component's stages; indices beyond the last stand for that.
     #[inline(always)]
     pub fn codeword<const LEN: usize>(&self, stage: Stage<LEN>, index: u16) -> &[i8; LEN] {
-        let start = stage.start + usize::from(index).min(stage.last) * LEN;
+        let start = usize::from(index).min(stage.last) * LEN;
         // SAFETY: `new` alone makes stages, each of a codebook that it copied; its component's bytes stay as many.
-        unsafe { &*self.bytes.as_slice().as_ptr().add(start).cast() }
+        unsafe { &*self.first(stage).add(start).cast() }
+    }
+
+    /// The first codeword of one of this component's stages, followed by its others.
+    #[inline(always)]
+    pub fn first<const LEN: usize>(&self, stage: Stage<LEN>) -> *const i8 {
+        self.bytes.as_slice().as_ptr().wrapping_add(stage.start).cast()
+    }
+}
+
+impl<const LEN: usize> Stage<LEN> {
+    /// The number of its last codeword, at most 2^16 - 1.
+    #[inline(always)]
+    pub fn last(self) -> u16 {
+        self.last as u16
     }
 }
 
@@ -80,4 +112,17 @@ pub(super) fn by_quarters(codeword: [i8; 64]) -> [i8; 64] {
         let (quarter, y, x) = (i / 16, i % 16 / 4, i % 4);
         codeword[(quarter / 2 * 4 + y) * 8 + quarter % 2 * 4 + x]
     })
+}
+
+/// The rows of 8x8 values of each of two planes: even ones, then odd ones.
+pub(super) fn by_parity(codeword: [i8; 128]) -> [i8; 128] {
+    std::array::from_fn(|i| {
+        let (plane, row, x) = (i / 64, i % 64 / 8, i % 8);
+        codeword[plane * 64 + row_at(row) * 8 + x]
+    })
+}
+
+/// The row of eight that stands at a place: rows of which each is double follow one another in both halves.
+pub(super) const fn row_at(place: usize) -> usize {
+    place % 4 * 2 + place / 4
 }

@@ -1,14 +1,14 @@
 //! One image, row of tiles by row of tiles: indices, then sums, then pixels.
 
-use super::blocks::{Blocks, unpack};
+use super::blocks::{self, Blocks};
 use super::books::Component;
 use super::output::{Band, Output, Portable, Stores};
 use super::sums::{self, Values};
 use super::tile::{self, SIDE, Target};
 use super::{CpuPath, Layers, memory};
 use crate::buffer::AlignedBytes;
-use crate::format::books::{CHROMA, LUMA};
-use crate::format::record::Record;
+use crate::format::books::{LUMA, MODES};
+use crate::format::record::{GROUP, Record};
 use crate::output::{Dtype, Layout};
 
 /// What is done to every image of a batch.
@@ -20,8 +20,9 @@ pub(super) struct Job<'a> {
 /// A thread's memory for what is on its way.
 #[derive(Default)]
 pub(super) struct Scratch {
-    luma: Blocks,
-    chroma: Blocks,
+    /// The blocks of a band and of the one after it.
+    luma: [Blocks; 2],
+    chroma: [Blocks; 2],
     order: Vec<u32>,
     /// The brightness of two rows of blocks, and of blocks beyond their ends where they end within a tile.
     values: AlignedBytes,
@@ -32,9 +33,9 @@ impl Scratch {
     /// Makes room for images of this size.
     pub fn fit(&mut self, layers: &Layers, output: &Output) {
         let [blocks, tiles] = [2 * layers.shape.grids[LUMA].0, output.geometry.image_width().div_ceil(SIDE)];
-        self.luma.fit(&layers.luma, blocks);
-        if let Some(chroma) = &layers.chroma {
-            self.chroma.fit(chroma, tiles);
+        self.luma.iter_mut().for_each(|luma| luma.fit(&layers.luma, blocks));
+        if let Some(component) = &layers.chroma {
+            self.chroma.iter_mut().for_each(|chroma| chroma.fit(component, tiles));
         }
         super::output::grow(&mut self.values, (blocks + 2) * size_of::<Values>());
         self.band.fit(SIDE * output.geometry.image_row_len(), output.spec);
@@ -43,11 +44,27 @@ impl Scratch {
 
 /// The steps of decoding. What is here runs on any processor; a path may have its own.
 pub(super) trait Kernels: Stores {
+    /// The modes of a group's blocks, and how many indices are before each; returns how many there are in all.
+    #[inline(always)]
+    fn place(self, planes: [u32; 3], lens: &[u8; MODES], modes: &mut [u8; GROUP], starts: &mut [u32; GROUP]) -> u32 {
+        blocks::place(planes, lens, modes, starts)
+    }
+
+    /// Asks for the codewords that cover whole blocks.
+    #[inline(always)]
+    fn prefetch<const BLOCK: usize, const QUARTER: usize>(
+        self,
+        component: &Component<BLOCK, QUARTER>,
+        blocks: &Blocks,
+    ) {
+        blocks::prefetch(component, blocks);
+    }
+
     /// Unpacks `count` indices, all of which are there, from `number` on, a multiple of [`super::blocks::WHOLE`]; may
     /// write [`super::blocks::SLACK`] more.
     #[inline(always)]
     fn unpack(self, record: &Record, number: usize, count: usize, indices: &mut [u16]) {
-        unpack(record, number, count, indices);
+        blocks::unpack(record, number, count, indices);
     }
 
     /// Sums up the brightness of blocks.
@@ -132,19 +149,15 @@ impl Job<'_> {
             Layout::Nchw => (g.channels(), 1),
         };
         let (row_len, stride) = (g.image_row_len(), g.image_width() * pixel);
+        self.read(k, &record, 0, &mut luma[0], &mut chroma[0]);
         for band in 0..bands {
             let part = [band, band + 1].map(|band| next.len() * band / bands);
             (part[0]..part[1]).step_by(64).for_each(|at| memory::prefetch(next[at..].as_ptr()));
-
-            let first = 2 * band * columns;
-            let blocks = (2 * columns).min(shape.blocks(LUMA) - first);
-            luma.read(k, &record, &self.layers.luma.lens, 0, first, blocks);
-            k.luma(&self.layers.luma, luma, order, values);
-            let colour = self.layers.chroma.as_ref().map(|component| {
-                let tiles = shape.grids[CHROMA].0;
-                chroma.read(k, &record, &component.lens, shape.groups(LUMA), band * tiles, tiles);
-                (component, &*chroma)
-            });
+            if band + 1 < bands {
+                self.read(k, &record, band + 1, &mut luma[(band + 1) % 2], &mut chroma[(band + 1) % 2]);
+            }
+            k.luma(&self.layers.luma, &luma[band % 2], order, values);
+            let colour = self.layers.chroma.as_ref().map(|component| (component, &chroma[band % 2]));
 
             let rows = self.output.rows(band, SIDE);
             let direct = spec.dtype == Dtype::U8 && !self.output.streamed;
@@ -158,6 +171,20 @@ impl Job<'_> {
             if !direct {
                 self.output.emit(k, rows.clone(), &bytes[..rows.len() * row_len], converted, image);
             }
+        }
+    }
+
+    /// Reads the blocks of a band, and asks for codewords of theirs.
+    #[inline(always)]
+    fn read<K: Kernels>(&self, k: K, record: &Record, band: usize, luma: &mut Blocks, chroma: &mut Blocks) {
+        let Layers { shape, luma: component, .. } = self.layers;
+        let (columns, tiles) = (shape.grids[LUMA].0, shape.grids[LUMA].0.div_ceil(2));
+        let blocks = 2 * band * columns..shape.blocks(LUMA).min(2 * (band + 1) * columns);
+        luma.read(k, record, &component.lens, 0, blocks);
+        k.prefetch(component, luma);
+        if let Some(component) = &self.layers.chroma {
+            chroma.read(k, record, &component.lens, shape.groups(LUMA), band * tiles..(band + 1) * tiles);
+            k.prefetch(component, chroma);
         }
     }
 }

@@ -35,8 +35,8 @@ impl Layers {
         let books = archive.books();
         Self {
             shape: archive.shape().clone(),
-            luma: Component::new(&books.luma, books::by_quarters),
-            chroma: books.chroma.as_ref().map(|chroma| Component::new(chroma, |codeword| codeword)),
+            luma: Component::new(&books.luma, books::by_quarters, |codeword| codeword),
+            chroma: books.chroma.as_ref().map(|chroma| Component::new(chroma, |codeword| codeword, books::by_parity)),
         }
     }
 

@@ -1,10 +1,10 @@
 //! Blocks as sums of codewords.
 
 use super::blocks::Blocks;
-use super::books::Component;
+use super::books::{Component, row_at};
 use crate::format::books::MODES;
 
-/// 8x8 values, row by row.
+/// 8x8 values: rows 0, 2, 4 and 6, then 1, 3, 5 and 7.
 pub(super) type Values = [i16; 64];
 
 /// What is added to brightness.
@@ -41,10 +41,11 @@ pub(super) fn luma(luma: &Component<64, 16>, blocks: &Blocks, order: &mut Vec<u3
             sums.iter_mut().zip(indices).for_each(|(sums, &index)| add(sums, luma.codeword(stage, index)));
         }
         let (rows, _) = values[block].as_chunks_mut::<8>();
-        for y in 0..8 {
+        for (place, row) in rows.iter_mut().enumerate() {
+            let y = row_at(place);
             for side in 0..2 {
-                let quarter = sums[y / 4 * 2 + side];
-                rows[y][4 * side..][..4].copy_from_slice(&quarter[y % 4 * 4..][..4]);
+                let quarter = &sums[y / 4 * 2 + side];
+                row[4 * side..][..4].copy_from_slice(&quarter[y % 4 * 4..][..4]);
             }
         }
     }
@@ -86,14 +87,15 @@ pub(super) fn chroma(chroma: &Component<128, 128>, blocks: &Blocks, block: usize
     }
 }
 
-/// A quarter of 8x8 values, each for 2x2.
+/// A quarter of 8x8 values that stand row by row, each for 2x2.
 #[inline(always)]
 fn twofold(values: &Values, quarter: usize, fine: &mut Values) {
     let rows = &values.as_chunks::<8>().0[quarter / 2 * 4..][..4];
-    for (rows, row) in fine.as_chunks_mut::<16>().0.iter_mut().zip(rows) {
-        let row = &row[quarter % 2 * 4..][..4];
-        for x in 0..16 {
-            rows[x] = row[x % 8 / 2];
+    for half in fine.as_chunks_mut::<32>().0 {
+        for (fine, row) in half.as_chunks_mut::<8>().0.iter_mut().zip(rows) {
+            for (x, fine) in fine.iter_mut().enumerate() {
+                *fine = row[quarter % 2 * 4 + x / 2];
+            }
         }
     }
 }

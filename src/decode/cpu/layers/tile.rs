@@ -1,5 +1,6 @@
 //! Tiles of 16x16 pixels, and where they go.
 
+use super::books::row_at;
 use super::sums::{Added, Values};
 
 /// Pixels of a tile's side.
@@ -85,8 +86,8 @@ fn fill(plane: &mut [u8; SIDE * SIDE], luma: [&Values; 4], added: [&Values; 4]) 
             *byte = (luma + added).clamp(0, 255) as u8;
         }
         let (rows, _) = plane[quarter / 2 * 8 * SIDE..].as_chunks_mut::<SIDE>();
-        for (row, bytes) in rows.iter_mut().zip(bytes.as_chunks::<8>().0) {
-            row[quarter % 2 * 8..][..8].copy_from_slice(bytes);
+        for (place, bytes) in bytes.as_chunks::<8>().0.iter().enumerate() {
+            rows[row_at(place)][quarter % 2 * 8..][..8].copy_from_slice(bytes);
         }
     }
 }

@@ -4,16 +4,31 @@ use std::arch::x86_64::*;
 
 use super::super::vbmi::{LANES, Vbmi, bytes, kernel};
 use super::blocks::{Blocks, WHOLE};
-use super::books::{Component, Mode};
+use super::books::Component;
 use super::image::{Kernels, quarters};
 use super::sums::{MIDDLE, Values};
 use super::tile::{SIDE, Target, Tile};
-use crate::format::record::Record;
+use crate::format::books::MODES;
+use crate::format::record::{GROUP, Record};
 
 /// Words of a register.
 const WORDS: usize = LANES / 2;
 
 impl Kernels for Vbmi {
+    #[inline(always)]
+    fn place(self, planes: [u32; 3], lens: &[u8; MODES], modes: &mut [u8; GROUP], starts: &mut [u32; GROUP]) -> u32 {
+        kernel!(place(planes, lens, modes, starts))
+    }
+
+    #[inline(never)]
+    fn prefetch<const BLOCK: usize, const QUARTER: usize>(
+        self,
+        component: &Component<BLOCK, QUARTER>,
+        blocks: &Blocks,
+    ) {
+        kernel!(prefetch(component, blocks))
+    }
+
     #[inline(never)]
     fn unpack(self, record: &Record, number: usize, count: usize, indices: &mut [u16]) {
         kernel!(unpack(record, number, count, indices))
@@ -38,23 +53,6 @@ impl Kernels for Vbmi {
             (None, _) => kernel!(grey_tiles(values, columns, target)),
         }
     }
-}
-
-/// A register of words by a formula.
-macro_rules! words {
-    (|$i:ident| $value:expr) => {{
-        const FORMULA: [u16; WORDS] = {
-            let mut words = [0; WORDS];
-            let mut $i = 0;
-            while $i < WORDS {
-                words[$i] = ($value) as u16;
-                $i += 1;
-            }
-            words
-        };
-        // SAFETY: there are as many words.
-        unsafe { _mm512_loadu_si512(FORMULA.as_ptr().cast()) }
-    }};
 }
 
 /// Unpacks 32 indices at a time: bytes are moved to the eight bytes that hold four indices, and each index is then cut
@@ -87,58 +85,128 @@ fn unpack(record: &Record, number: usize, count: usize, indices: &mut [u16]) {
     }
 }
 
-/// Sums up the brightness of blocks, mode by mode: what is done to one is then done to the next, as branches are
+/// The modes of a group's blocks, and how many indices are before each; returns how many there are in all.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+fn place(planes: [u32; 3], lens: &[u8; MODES], modes: &mut [u8; GROUP], starts: &mut [u32; GROUP]) -> u32 {
+    let bit = |plane: usize, value| _mm512_maskz_set1_epi8(planes[plane].into(), value);
+    let these = _mm512_castsi512_si256(_mm512_or_si512(_mm512_or_si512(bit(0, 1), bit(1, 2)), bit(2, 4)));
+    let lens = _mm256_shuffle_epi8(_mm256_set1_epi64x(i64::from_le_bytes(lens.map(|len| len as _))), these);
+    // Running sums of eight; a block has 31 indices at most, so bytes hold them.
+    let sums = _mm256_add_epi8(lens, _mm256_slli_epi64::<8>(lens));
+    let sums = _mm256_add_epi8(sums, _mm256_slli_epi64::<16>(sums));
+    let sums = _mm256_add_epi8(sums, _mm256_slli_epi64::<32>(sums));
+    // Of the eights before each, and of all.
+    let eights = _mm256_srli_epi64::<56>(sums);
+    let one = _mm256_blend_epi32::<0b11>(_mm256_permute4x64_epi64::<0b10_01_00_00>(eights), _mm256_setzero_si256());
+    let two = _mm256_blend_epi32::<0b11>(_mm256_permute4x64_epi64::<0b10_01_00_00>(one), _mm256_setzero_si256());
+    let three = _mm256_blend_epi32::<0b11>(_mm256_permute4x64_epi64::<0b10_01_00_00>(two), _mm256_setzero_si256());
+    let before = _mm256_add_epi64(one, _mm256_add_epi64(two, three));
+    let all = _mm256_extract_epi64::<3>(_mm256_add_epi64(before, eights));
+    let before = _mm512_castsi256_si512(before);
+    let sums = _mm256_sub_epi8(sums, lens);
+    let start = |half: i32, sums| {
+        let eight = _mm512_add_epi32(
+            _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2),
+            _mm512_set1_epi32(4 * half),
+        );
+        _mm512_add_epi32(_mm512_cvtepu8_epi32(sums), _mm512_permutexvar_epi32(eight, before))
+    };
+    // SAFETY: 32 modes are half a register, as many starts are two.
+    unsafe {
+        _mm256_storeu_si256(modes.as_mut_ptr().cast(), these);
+        let starts: *mut __m512i = starts.as_mut_ptr().cast();
+        _mm512_storeu_si512(starts, start(0, _mm256_castsi256_si128(sums)));
+        _mm512_storeu_si512(starts.add(1), start(1, _mm256_extracti128_si256::<1>(sums)));
+    }
+    all as u32
+}
+
+/// Does something with each block, mode by mode: what is done to one is then done to the next, as branches are
 /// predicted.
+macro_rules! for_each_by_mode {
+    ($component:expr, $blocks:expr, |$mode:ident, $block:ident| $work:expr) => {
+        for (part, modes) in $blocks.modes().chunks(LANES).enumerate() {
+            let present = if modes.len() == LANES { !0 } else { (1 << modes.len()) - 1 };
+            // SAFETY: no byte behind the modes is read.
+            let modes = unsafe { _mm512_maskz_loadu_epi8(present, modes.as_ptr().cast()) };
+            for (i, $mode) in $component.modes.iter().enumerate() {
+                let mut left = _mm512_mask_cmpeq_epi8_mask(present, modes, _mm512_set1_epi8(i as i8));
+                while left != 0 {
+                    let $block = part * LANES + left.trailing_zeros() as usize;
+                    left &= left - 1;
+                    $work
+                }
+            }
+        }
+    };
+}
+
+/// Asks for the codewords that cover whole blocks.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+fn prefetch<const BLOCK: usize, const QUARTER: usize>(component: &Component<BLOCK, QUARTER>, blocks: &Blocks) {
+    let (starts, indices) = (blocks.starts(), blocks.all_indices());
+    for_each_by_mode!(component, blocks, |mode, block| {
+        for (&stage, &index) in mode.block.iter().zip(&indices[starts[block] as usize..]) {
+            component.prefetch(stage, index);
+        }
+        if QUARTER == 128 {
+            let indices = indices[starts[block] as usize + mode.block.len()..].as_chunks::<4>().0;
+            for (&stage, indices) in mode.quarter.iter().zip(indices) {
+                indices.iter().for_each(|&index| component.prefetch(stage, index));
+            }
+        }
+    });
+}
+
+/// Sums up the brightness of blocks.
 #[inline]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
 fn luma(component: &Component<64, 16>, blocks: &Blocks, values: &mut [Values]) {
-    for (part, modes) in blocks.modes().chunks(LANES).enumerate() {
-        let present = if modes.len() == LANES { !0 } else { (1 << modes.len()) - 1 };
-        // SAFETY: no byte behind the modes is read.
-        let modes = unsafe { _mm512_maskz_loadu_epi8(present, modes.as_ptr().cast()) };
-        for (i, mode) in component.modes.iter().enumerate() {
-            let mut left = _mm512_mask_cmpeq_epi8_mask(present, modes, _mm512_set1_epi8(i as i8));
-            while left != 0 {
-                let block = part * LANES + left.trailing_zeros() as usize;
-                left &= left - 1;
-                sum_luma(component, mode, blocks.indices(block), &mut values[block]);
+    let (starts, indices) = (blocks.starts(), blocks.all_indices());
+    for_each_by_mode!(component, blocks, |mode, block| {
+        let (whole, indices) = indices[starts[block] as usize..].split_at(mode.block.len());
+        let mut sums = [_mm256_set1_epi16(MIDDLE); 4];
+        for (&stage, &index) in mode.block.iter().zip(whole) {
+            let codeword = component.codeword(stage, index).as_chunks::<16>().0;
+            for (sums, quarter) in sums.iter_mut().zip(codeword) {
+                // SAFETY: a quarter has sixteen.
+                *sums = _mm256_add_epi16(*sums, unsafe { sixteen(quarter.as_ptr()) });
             }
         }
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
-fn sum_luma(component: &Component<64, 16>, mode: &Mode<64, 16>, indices: &[u16], values: &mut Values) {
-    let mut sums = [_mm256_set1_epi16(MIDDLE); 4];
-    let (whole, indices) = indices.split_at(mode.block.len());
-    for (&stage, &index) in mode.block.iter().zip(whole) {
-        let codeword = component.codeword(stage, index).as_chunks::<16>().0;
-        for quarter in 0..4 {
-            sums[quarter] = _mm256_add_epi16(sums[quarter], sixteen(&codeword[quarter]));
+        for (&stage, indices) in mode.quarter.iter().zip(indices.as_chunks::<4>().0) {
+            // SAFETY: four indices are half a register.
+            let indices = unsafe { _mm_loadl_epi64(indices.as_ptr().cast()) };
+            let indices = _mm_min_epu16(indices, _mm_set1_epi16(stage.last() as i16));
+            let indices = _mm_cvtsi128_si64(indices) as u64;
+            let first = component.first(stage);
+            for (quarter, sums) in sums.iter_mut().enumerate() {
+                let index = (indices >> (16 * quarter)) as usize & 0xffff;
+                // SAFETY: the index is at most the last codeword's, and each has sixteen.
+                *sums = _mm256_add_epi16(*sums, unsafe { sixteen(first.add(16 * index)) });
+            }
         }
-    }
-    for (&stage, indices) in mode.quarter.iter().zip(indices.as_chunks::<4>().0) {
-        for quarter in 0..4 {
-            let codeword = component.codeword(stage, indices[quarter]);
-            sums[quarter] = _mm256_add_epi16(sums[quarter], sixteen(codeword));
+        let [a, b, c, d] = sums;
+        let even = [_mm256_unpacklo_epi64(a, b), _mm256_unpacklo_epi64(c, d)];
+        let odd = [_mm256_unpackhi_epi64(a, b), _mm256_unpackhi_epi64(c, d)];
+        let rows = values[block].as_chunks_mut::<16>().0.iter_mut();
+        for (two, values) in even.into_iter().chain(odd).zip(rows) {
+            // SAFETY: sixteen values are one register.
+            unsafe { _mm256_storeu_si256(values.as_mut_ptr().cast(), two) };
         }
-    }
-    // Four values each: rows of the left quarter, then of the right one.
-    let rows = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
-    for (half, values) in values.as_chunks_mut::<WORDS>().0.iter_mut().enumerate() {
-        let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(sums[2 * half]), sums[2 * half + 1]);
-        // SAFETY: 32 values are one register.
-        unsafe { _mm512_storeu_si512(values.as_mut_ptr().cast(), _mm512_permutexvar_epi64(rows, both)) };
-    }
+    });
 }
 
 /// Sixteen values, widened.
+///
+/// # Safety
+/// They are there.
 #[inline]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
-fn sixteen(values: &[i8; 16]) -> __m256i {
-    // SAFETY: there are sixteen.
-    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(values.as_ptr().cast()) })
+unsafe fn sixteen(values: *const i8) -> __m256i {
+    // SAFETY: as promised.
+    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(values.cast()) })
 }
 
 /// 32 values, widened.
@@ -166,6 +234,20 @@ fn colour(cb: __m512i, cr: __m512i) -> [__m512i; 3] {
     ]
 }
 
+/// The first four of eight values in each lane, each twice.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+fn left_twice(values: __m512i) -> __m512i {
+    _mm512_unpacklo_epi16(values, values)
+}
+
+/// The last four of eight values in each lane, each twice.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+fn right_twice(values: __m512i) -> __m512i {
+    _mm512_unpackhi_epi16(values, values)
+}
+
 /// Makes a row of tiles, of interleaved pixels or in planes.
 #[inline]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
@@ -175,15 +257,6 @@ fn tiles<const INTERLEAVED: bool>(
     (component, blocks): (&Component<128, 128>, &Blocks),
     target: &mut Target,
 ) {
-    // A row of eight values from half as many, each twice, and each row twice: the left or right half of the first or
-    // last two of four rows.
-    let twofold = words!(|i| i / 16 * 8 + i % 8 / 2);
-    let right = _mm512_set1_epi16(4);
-    let below = _mm512_set1_epi16(16);
-    let twofold = [
-        [twofold, _mm512_add_epi16(twofold, right)],
-        [_mm512_add_epi16(twofold, below), _mm512_add_epi16(_mm512_add_epi16(twofold, below), right)],
-    ];
     let mut edge = [0; _];
     for tile in 0..columns.div_ceil(2) {
         let mode = component.mode(blocks.modes()[tile]);
@@ -199,32 +272,32 @@ fn tiles<const INTERLEAVED: bool>(
         let luma = quarters(values, columns, tile);
         let whole = target.holds(tile);
         let place = if whole { Place::within(target, tile) } else { Place::of(&mut edge, target.pixel) };
-        if mode.quarter.is_empty() {
-            for half in 0..2 {
-                let [red, green, blue] = colour(sums[half], sums[2 + half]);
-                for (rows, [left, right]) in twofold.into_iter().enumerate() {
-                    let fine = |from| [red, green, blue].map(|added| _mm512_permutexvar_epi16(from, added));
-                    // SAFETY: the place has room for all rows.
-                    unsafe { store::<INTERLEAVED>(place, half, rows, luma, fine(left), fine(right)) };
+        let (indices, _) = indices.as_chunks::<4>();
+        for half in 0..2 {
+            let (cb, cr) = (sums[half], sums[2 + half]);
+            if mode.quarter.is_empty() {
+                let [red, green, blue] = colour(cb, cr);
+                let left = [left_twice(red), left_twice(green), left_twice(blue)];
+                let right = [right_twice(red), right_twice(green), right_twice(blue)];
+                for odd in 0..2 {
+                    // SAFETY: the place is of such pixels.
+                    unsafe { store::<INTERLEAVED>(place, half, odd, luma, left, right) };
                 }
+                continue;
             }
-        } else {
-            let (indices, _) = indices.as_chunks::<4>();
-            for half in 0..2 {
-                for (rows, [left, right]) in twofold.into_iter().enumerate() {
-                    let fine = |side: usize, from| {
-                        let mut cb = _mm512_permutexvar_epi16(from, sums[half]);
-                        let mut cr = _mm512_permutexvar_epi16(from, sums[2 + half]);
-                        for (&stage, indices) in mode.quarter.iter().zip(indices) {
-                            let codeword = component.codeword(stage, indices[2 * half + side]).as_chunks::<WORDS>().0;
-                            cb = _mm512_add_epi16(cb, thirty_two(&codeword[rows]));
-                            cr = _mm512_add_epi16(cr, thirty_two(&codeword[2 + rows]));
-                        }
-                        colour(cb, cr)
-                    };
-                    // SAFETY: as above.
-                    unsafe { store::<INTERLEAVED>(place, half, rows, luma, fine(0, left), fine(1, right)) };
-                }
+            for odd in 0..2 {
+                let fine = |quarter: usize, mut cb, mut cr| {
+                    for (&stage, indices) in mode.quarter.iter().zip(indices) {
+                        let codeword = component.codeword(stage, indices[quarter]).as_chunks::<WORDS>().0;
+                        cb = _mm512_add_epi16(cb, thirty_two(&codeword[odd]));
+                        cr = _mm512_add_epi16(cr, thirty_two(&codeword[2 + odd]));
+                    }
+                    colour(cb, cr)
+                };
+                let left = fine(2 * half, left_twice(cb), left_twice(cr));
+                let right = fine(2 * half + 1, right_twice(cb), right_twice(cr));
+                // SAFETY: as above.
+                unsafe { store::<INTERLEAVED>(place, half, odd, luma, left, right) };
             }
         }
         if !whole {
@@ -242,10 +315,10 @@ fn grey_tiles(values: &[Values], columns: usize, target: &mut Target) {
         let luma = quarters(values, columns, tile);
         let whole = target.holds(tile);
         let place = if whole { Place::within(target, tile) } else { Place::of(&mut edge, target.pixel) };
-        for (half, rows) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            let [left, right] = [0, 1].map(|side| thirty_two_of(luma[2 * half + side], rows));
+        for (half, odd) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let [left, right] = [0, 1].map(|side| four_rows(luma[2 * half + side], odd));
             // SAFETY: the place has room for all rows.
-            unsafe { store_rows(place, 0, 8 * half + 4 * rows, _mm512_packus_epi16(left, right)) };
+            unsafe { store_rows(place, 0, 8 * half + odd, _mm512_packus_epi16(left, right)) };
         }
         if !whole {
             target.put(tile, &edge);
@@ -278,17 +351,17 @@ impl Place {
     }
 }
 
-/// Values of four rows of a quarter.
+/// The even or the odd rows of a quarter.
 #[inline]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
-fn thirty_two_of(values: &Values, rows: usize) -> __m512i {
-    let values = &values.as_chunks::<WORDS>().0[rows];
+fn four_rows(values: &Values, odd: usize) -> __m512i {
+    let values = &values.as_chunks::<WORDS>().0[odd];
     // SAFETY: 32 values are one register.
     unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }
 
-/// Stores four rows of 16 pixels, the lower or upper ones of a row of quarters: brightness and what is added to it on the
-/// left and on the right for red, green and blue.
+/// Stores four rows of 16 pixels, the even or the odd ones of the upper or lower half: brightness and what is added to it on
+/// the left and on the right for red, green and blue.
 ///
 /// # Safety
 /// The place is of colour pixels, interleaved or in planes as said.
@@ -297,19 +370,19 @@ fn thirty_two_of(values: &Values, rows: usize) -> __m512i {
 unsafe fn store<const INTERLEAVED: bool>(
     place: Place,
     half: usize,
-    rows: usize,
+    odd: usize,
     luma: [&Values; 4],
     left: [__m512i; 3],
     right: [__m512i; 3],
 ) {
-    let (luma_left, luma_right) = (thirty_two_of(luma[2 * half], rows), thirty_two_of(luma[2 * half + 1], rows));
+    let (luma_left, luma_right) = (four_rows(luma[2 * half], odd), four_rows(luma[2 * half + 1], odd));
     // Lanes of the left and the right half of a row each.
     let pack = |channel: usize| {
         let (left, right) = (_mm512_add_epi16(luma_left, left[channel]), _mm512_add_epi16(luma_right, right[channel]));
         _mm512_packus_epi16(left, right)
     };
     let (red, green, blue) = (pack(0), pack(1), pack(2));
-    let y = 8 * half + 4 * rows;
+    let y = 8 * half + odd;
     if !INTERLEAVED {
         // SAFETY: the place has room for all rows of three planes.
         unsafe {
@@ -327,7 +400,7 @@ unsafe fn store<const INTERLEAVED: bool>(
     let last_blues = every_third(0, 16);
     // SAFETY: 16 pixels of 3 bytes are 48 bytes, and the place has room for all rows.
     unsafe {
-        let row = |i| place.start.add((y + i) * place.stride);
+        let row = |i: usize| place.start.add((y + 2 * i) * place.stride);
         let interleave = |from, blues| {
             let bytes = _mm512_permutex2var_epi8(red, from, green);
             _mm512_mask_permutexvar_epi8(bytes, blues, from, blue)
@@ -355,7 +428,7 @@ const fn every_third(first: usize, len: usize) -> u64 {
     mask
 }
 
-/// Stores four rows of 16 bytes, from row `y` of a plane on.
+/// Stores four rows of 16 bytes, every second one from row `y` of a plane on.
 ///
 /// # Safety
 /// The place has such a plane, of one byte a pixel.
@@ -364,7 +437,7 @@ const fn every_third(first: usize, len: usize) -> u64 {
 unsafe fn store_rows(place: Place, plane: usize, y: usize, rows: __m512i) {
     // SAFETY: the place has room for 16 rows of 16 bytes.
     unsafe {
-        let row = |i| place.start.add(plane * place.plane + (y + i) * place.stride).cast();
+        let row = |i: usize| place.start.add(plane * place.plane + (y + 2 * i) * place.stride).cast();
         _mm_storeu_si128(row(0), _mm512_castsi512_si128(rows));
         _mm_storeu_si128(row(1), _mm512_extracti32x4_epi32::<1>(rows));
         _mm_storeu_si128(row(2), _mm512_extracti32x4_epi32::<2>(rows));
