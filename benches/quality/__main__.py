@@ -60,7 +60,7 @@ def sets(args):
         elsewhere = {f"{measure.BUILTIN}, trained without Kodak": {"layers": {0: kuat.KuatArchive(args.kodak_books)}}}
     if args.images:
         name = args.images.resolve().name
-        elsewhere[name] = measure.measure(name, args.images, PHOTOGRAPHS, builtin, args.most)
+        elsewhere[f"of {name}"] = measure.measure(name, args.images, PHOTOGRAPHS, builtin, args.most)
     if args.kodak:
         measure.measure("kodak", args.kodak, KODAK, elsewhere, args.most)
     if args.cifar:

@@ -28,7 +28,7 @@ QUALITIES = {
     SHARED: (5, 20, 35, 50, 65, 80, 90, 95),
     WEBP: (0, 20, 50, 75, 85, 90, 95, 99),
 }
-OTHERS, BUILTIN = "other images of the set", "the built-in ones"
+OTHERS, BUILTIN = "of other images of the set", "built in"
 
 
 def measure(name, folder, plan, books, most=None):
@@ -111,7 +111,7 @@ def trained(others, plan, work):
 
 def archives(books, source, plan, work):
     """Archives of the measured images with these codebooks: rows that name them."""
-    short = source.split()[0]
+    short = "-".join(source.replace(",", "").split())
     for (patch, codewords), codebook in books.get("vq", {}).items():
         name = f"vq-{patch}-{codewords}-{short}.qvq"
         kuat.encode(work / "measured", work / name, size=plan.size, patch=patch, codebook=codebook, progress=False)

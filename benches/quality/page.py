@@ -19,7 +19,10 @@ def page(results, folder, crops=None, training=None):
     sections += [shown(crops, folder)] if crops else []
     sections += [trained(training)] if training else []
     sections.append(method(results))
-    return "\n\n".join(filled(part) for section in sections for part in section.strip().split("\n\n")) + "\n"
+    return (
+        "\n\n".join(filled(part.strip()) for section in sections for part in section.split("\n\n") if part.strip())
+        + "\n"
+    )
 
 
 def filled(part):
@@ -92,7 +95,7 @@ def head(results):
                     span([row["times_jpeg"] for row in rows], "{:.1f}"),
                 ]
             )
-    header = ["pictures", "codebooks trained on", "bytes per image", "PSNR above JPEG", "SSIM", "PSNR above WebP"]
+    header = ["pictures", "codebooks", "bytes per image", "PSNR above JPEG", "SSIM", "PSNR above WebP"]
     return f"""
 # Quality
 

@@ -25,7 +25,7 @@ def draw(result, path):
             line(axes, of(result, codec), key, style, color=colour, label=codec)
         for (colour, style), books in zip(LAYERS, codebooks(result)):
             rows = of(result, "layers", books)
-            line(axes, rows, key, style, color=colour, linewidth=2, label=f"kuat, layers; codebooks: {books}")
+            line(axes, rows, key, style, color=colour, linewidth=2, label=f"kuat, layers; codebooks {books}")
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(thousands)

@@ -35,9 +35,10 @@ def main():
     began = time.monotonic()
     books = kuat.KuatArchive(args.books) if args.books else "builtin"
     rows = []
-    for name, folder, side in ("cifar", args.cifar, 32), ("imagewoof", args.images, 64):
+    for folder, side in (args.cifar, 32), (args.images, 64):
         if folder:
-            rows += [{"set": name, "side": side, **row} for row in compare(folder, side, books, args.most)]
+            about = {"set": folder.resolve().name, "side": side}
+            rows += [{**about, **row} for row in compare(folder, side, books, args.most)]
     result = {"seeds": SEEDS, "parts": PARTS, "epochs": EPOCHS, "torch": torch.__version__}
     result["books"] = args.books.stem if args.books else "the built-in ones"
     result["seconds"] = round(time.monotonic() - began)
