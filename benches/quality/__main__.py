@@ -22,7 +22,11 @@ def main():
     measuring.add_argument("--cifar", type=Path, help="pictures of 32x32")
     measuring.add_argument("--most", type=int, help="pictures of a set, from all over it")
     verbs.add_parser("speed", help="measure the speed of what was measured again, then write the page")
-    verbs.add_parser("crops", help="make the pictures, then write the page")
+    cropping = verbs.add_parser("crops", help="make the pictures, then write the page")
+    for verb in measuring, cropping:
+        verb.add_argument(
+            "--crop-books", type=Path, help="the like for the pictures, without scikit-image's photographs"
+        )
     verbs.add_parser("page", help="write the page from the results that are there")
     args = parser.parse_args()
     if args.verb == "measure":
@@ -39,7 +43,7 @@ def main():
     if args.verb in ("measure", "crops"):
         from . import crops
 
-        crops.make(RESULTS)
+        crops.make(RESULTS, args.crop_books)
     results = [result for _, result in found()]
     for result in results:
         plots.draw(result, RESULTS / "quality" / f"{result['set']}.png")

@@ -14,13 +14,14 @@ CROPS = {"astronaut": (150, 40), "coffee": (190, 120), "chelsea": (120, 60)}
 SIDE, LABEL = 128, 22
 
 
-# The codebooks of photographs, for plain VQ of a bit per pixel and for layers of about as much.
-BOOKS, VQ, LAYERS = "imagewoof", "vq-4-65536-trained.qvq", "layers-8000-trained.qvq"
+# Codebooks made when rates were measured: plain VQ's of one bit per pixel, and layers' of about as much.
+SET, VQ, LAYERS = "imagewoof", "vq-4-65536-trained.qvq", "layers-8000-trained.qvq"
 
 
-def make(results):
-    """Codes the photographs with codebooks that were trained when rates were measured."""
-    vq, layers = (kuat.KuatArchive(measure.TARGET / BOOKS / name) for name in (VQ, LAYERS))
+def make(results, books=None):
+    """Codes the photographs, layers with codebooks of an archive as the built-in ones, or else with those of the set."""
+    work = measure.TARGET / SET
+    vq, layers = kuat.KuatArchive(work / VQ), kuat.KuatArchive(books or work / LAYERS)
     rows = []
     for name, (left, top) in CROPS.items():
         original = getattr(skimage.data, name)()
@@ -39,7 +40,9 @@ def make(results):
         path = results / "quality" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         whole.save(path, optimize=True)
-    images.write(results / "quality-crops.json", {"books": BOOKS}, rows)
+    images.write(
+        results / "quality-crops.json", {"vq_books": f"of {SET}", "books": "built in" if books else f"of {SET}"}, rows
+    )
 
 
 def coded(original, vq, layers):

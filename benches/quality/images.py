@@ -21,8 +21,9 @@ class Plan:
     trained_for: tuple = ()
     # Sides of a patch and codewords of plain VQ.
     vq: tuple = ((4, 4096), (4, 65_536), (2, 65_536))
-    # Pictures that are measured, half of them at most, so that others train codebooks; all of them if there is none.
+    # Pictures that are measured, half of them at most, and that train codebooks; all are measured if there is none.
     measured: int = None
+    trained: int = None
     # What the shorter side is brought to before the centre is cut out.
     short: int = None
     # Whether files are so small that the tables in them outweigh the picture.
@@ -33,7 +34,12 @@ class Plan:
 
 
 PHOTOGRAPHS = Plan(
-    (224, 224), (6_000, 8_000, 11_000, 13_500, 16_000, 20_000), (8_000, 13_500, 20_000), measured=80, short=256
+    (224, 224),
+    (6_000, 8_000, 11_000, 13_500, 16_000, 20_000),
+    (8_000, 13_500, 20_000),
+    measured=80,
+    trained=600,
+    short=256,
 )
 # 0.5 to 1.5 bits per pixel.
 KODAK = Plan((768, 512), (24_576, 36_864, 49_152, 61_440, 73_728))

@@ -40,7 +40,8 @@ def measure(name, folder, plan, books, most=None):
     pictures = images.read(folder, plan, most)
     count = min(plan.measured, len(pictures) // 2) if plan.measured else None
     chosen = images.spread(range(len(pictures)), count)
-    measured, others = pictures[chosen], np.delete(pictures, chosen, axis=0)
+    measured = pictures[chosen]
+    others = images.spread(np.delete(pictures, chosen, axis=0), plan.trained)
     note(name, f"{len(measured)} images measured, {len(others)} to train on")
     save(measured, work)
     rows = []

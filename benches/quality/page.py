@@ -242,9 +242,9 @@ def shown(crops, folder):
 ## Side by side
 
 Crops of scikit-image's photographs, enlarged twice. Each photograph was encoded whole, in as many bytes as plain VQ
-takes with patches of 4x4 pixels and 65,536 codewords: one bit per pixel. The codebooks are not counted; they were
-trained on {crops["books"]}, among which these photographs are not. JPEG and WebP have the lowest quality that takes no
-fewer bytes. Figures are those of the whole photograph.
+takes with patches of 4x4 pixels and 65,536 codewords: one bit per pixel. Codebooks are not counted. Layers have those
+{crops["books"]}, plain VQ those {crops["vq_books"]}, all trained without these photographs. JPEG and WebP have the
+lowest quality that takes no fewer bytes. Figures are those of the whole photograph.
 
 {pictures}
 """
