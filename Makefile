@@ -65,14 +65,25 @@ bench: build report-setup ## Measure this machine, kuat beside its limits and it
 report: report-setup ## Write BENCHMARKS.md again from benches/results
 	$(REPORT) report page
 
-# Pictures in folders of any depth; either may be left out. Those of another page stay as they were.
+# Pictures in folders of any depth; each may be left out. Those of another set stay as they were on the page.
 KODAK ?=
+CIFAR ?=
+# An archive with codebooks as the built-in ones, but trained without Kodak's pictures, for these.
+KODAK_BOOKS ?=
+SETS = $(if $(IMAGES),--images "$(IMAGES)") $(if $(CIFAR),--cifar "$(CIFAR)")
 
 .PHONY: quality
-quality: build ## Measure PSNR and SSIM beside JPEG, WebP and BC1; write QUALITY.md (IMAGES=folder KODAK=folder)
-	@VENV=target/venv-report scripts/venv.sh matplotlib pillow scikit-image ./python
-	PYTHONPATH=benches target/venv-report/bin/python -m quality measure \
-		$(if $(IMAGES),--images "$(IMAGES)") $(if $(KODAK),--kodak "$(KODAK)")
+quality: ## Measure PSNR, SSIM and speed beside JPEG, WebP and BC1; write QUALITY.md (IMAGES=, KODAK=, CIFAR=folder)
+	@VENV=target/venv-report scripts/venv.sh matplotlib pillow scikit-image simplejpeg ./python
+	PYTHONPATH=benches target/venv-report/bin/python -m quality measure $(SETS) \
+		$(if $(KODAK),--kodak "$(KODAK)") $(if $(KODAK_BOOKS),--kodak-books "$(KODAK_BOOKS)")
+
+.PHONY: train-quality
+train-quality: ## Train a network on original, JPEG's and decoded pixels; write QUALITY.md (IMAGES=, CIFAR=folder of classes)
+	@scripts/torch.sh pillow ./python
+	@VENV=target/venv-report scripts/venv.sh matplotlib pillow tqdm
+	PYTHONPATH=benches target/venv-torch/bin/python -m quality.train $(SETS)
+	PYTHONPATH=benches target/venv-report/bin/python -m quality page
 
 .PHONY: report-setup
 report-setup:

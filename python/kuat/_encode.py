@@ -71,11 +71,12 @@ def encode(
     patch : int or (int, int), optional
         With codec="vq". Side, or width and height, of a patch in pixels, 1 to 16. Smaller is better and larger. The default is 4, or
         that of the archive that `codebook` is; for `psnr` and `target_bytes` several are tried.
-    codebook : int, archive or array of uint8, optional
+    codebook : int, archive, array of uint8 or "builtin", optional
         With codec="vq": the most codewords to train, up to 2**25; more are better and slower; 65,536 by default. Or the codewords
         themselves, codewords x patch height x patch width x channels, or an archive to take them from: then nothing is
         trained, archives have one codebook in common, and each image is read once. With codec="layers" an archive to take
-        the codebooks from, which are trained otherwise.
+        the codebooks from, or "builtin" for those that come with kuat, trained on photographs of many kinds: right for
+        few images. They are trained otherwise.
     max_error : int, optional
         With codec="vq", instead of `codebook`: no value of a decoded image differs from the resized one by more, 0 to 255; 0 is
         lossless. The codebook is as large as that takes, up to 2**25 codewords.
@@ -303,7 +304,7 @@ def _options(
         if not isinstance(value, str):
             raise TypeError(f"{name} is {value!r}, expected a str")
     if codec is None:
-        codec = getattr(codebook, "codec", "vq")
+        codec = "layers" if _is_builtin(codebook) else getattr(codebook, "codec", "vq")
     if codec not in ("vq", "layers"):
         raise ValueError(f"codec is {codec!r}, expected 'vq' or 'layers'")
     layers = codec == "layers"
@@ -327,8 +328,9 @@ def _options(
         goal = ("bytes_per_image", _integer("bytes_per_image", bytes_per_image, 64))
     elif quality is not None:
         goal = ("quality", _integer("quality", quality, 8))
-    if layers and not isinstance(codebook, (_kuat.KuatArchive, type(None))):
-        raise TypeError(f"codebook is {codebook!r}, expected an archive to take the codebooks of its layers from")
+    if layers and not (isinstance(codebook, (_kuat.KuatArchive, type(None))) or _is_builtin(codebook)):
+        expected = "an archive to take the codebooks of its layers from, or 'builtin'"
+        raise TypeError(f"codebook is {codebook!r}, expected {expected}")
     # What an archive knows of itself that its codebook is taken from.
     shape = getattr(codebook, "dimensions", (3, 224, 224))
     sides = (4, 4) if layers else getattr(codebook, "patch_shape", (4, 4))
@@ -351,6 +353,10 @@ def _options(
         device=device,
         resume=bool(resume),
     )
+
+
+def _is_builtin(codebook):
+    return isinstance(codebook, str) and codebook == "builtin"
 
 
 def _codebook(codebook):

@@ -28,7 +28,7 @@ class _Indexed(Protocol):
 _Image: TypeAlias = _kuat._Path | _Array | _ArrayInterface
 _Source: TypeAlias = _kuat._Path | _Indexed | Iterable[Any]
 _Size: TypeAlias = SupportsIndex | tuple[SupportsIndex, SupportsIndex] | list[int]
-_Codebook: TypeAlias = SupportsIndex | NDArray[np.uint8] | _kuat.KuatArchive
+_Codebook: TypeAlias = SupportsIndex | NDArray[np.uint8] | _kuat.KuatArchive | Literal["builtin"]
 _Progress: TypeAlias = bool | _kuat._Progress | None
 
 def encode(

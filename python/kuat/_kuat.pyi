@@ -442,7 +442,7 @@ class Options:
         *,
         size: tuple[int, int],
         layers: bool,
-        books: KuatArchive | None,
+        books: KuatArchive | Literal["builtin"] | None,
         patch: tuple[int, int],
         codebook: int | NDArray[np.uint8],
         any_patch: bool,

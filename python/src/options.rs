@@ -26,6 +26,24 @@ enum GivenCodebook<'py> {
     Array(PyReadonlyArrayDyn<'py, u8>),
 }
 
+/// What Python says of codebooks of layers.
+#[derive(FromPyObject)]
+enum GivenBooks<'py> {
+    /// Those of an archive.
+    Archive(PyRef<'py, KuatArchive>),
+    /// Those that come with kuat.
+    Builtin(#[expect(dead_code, reason = "the only string that is passed")] String),
+}
+
+impl GivenBooks<'_> {
+    fn source(self) -> PyResult<LayerSource> {
+        match self {
+            Self::Archive(archive) => archive.books().map(LayerSource::Given),
+            Self::Builtin(_) => Ok(LayerSource::Builtin),
+        }
+    }
+}
+
 /// Checked options of an encoding.
 #[pyclass(frozen, module = "kuat._kuat")]
 #[derive(Clone)]
@@ -58,7 +76,7 @@ impl Options {
         py: Python<'_>,
         size: (u32, u32),
         layers: bool,
-        books: Option<PyRef<'_, KuatArchive>>,
+        books: Option<GivenBooks<'_>>,
         patch: (u32, u32),
         any_patch: bool,
         codebook: GivenCodebook<'_>,
@@ -98,7 +116,7 @@ impl Options {
             "psnr" => Goal::Psnr(value),
             _ => Goal::Bytes(value as u64),
         });
-        let books = books.map(|archive| archive.books().map(LayerSource::Given)).transpose()?.unwrap_or_default();
+        let books = books.map(GivenBooks::source).transpose()?.unwrap_or_default();
         let codec = if layers { CodecOptions::Layers(LayerOptions { rate, books }) } else { CodecOptions::Vq };
         let options = EncodeOptions {
             image_size: size,

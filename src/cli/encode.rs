@@ -68,8 +68,9 @@ pub(super) struct Arguments {
     #[arg(long, groups = ["codewords", "rate"], value_name = "K")]
     codebook: Option<usize>,
     /// Take the codebook of an archive, or the codebooks of its layers, and its size, patches and resizing where not given:
-    /// for a validation split, or for shards with one codebook
-    #[arg(long, group = "codewords", value_name = "ARCHIVE")]
+    /// for a validation split, or for shards with one codebook. `builtin`: codebooks of layers that come with kuat, trained
+    /// on photographs of many kinds (say ./builtin for an archive of that name)
+    #[arg(long, group = "codewords", value_name = "ARCHIVE|builtin")]
     codebook_from: Option<PathBuf>,
     /// No value of a decoded image may differ by more, 0 to 255; 0 is lossless. As many codewords as that takes
     #[arg(long, groups = ["codewords", "rate"], value_name = "E")]
@@ -139,6 +140,13 @@ impl Arguments {
     /// What is asked for; the rest is the archive's that the codebook is taken from, or else the default.
     fn options(&self) -> anyhow::Result<EncodeOptions> {
         let others = match &self.codebook_from {
+            Some(path) if path.as_os_str() == "builtin" => {
+                if self.codec == Some(Codec::Vq) {
+                    bail!("--codebook-from builtin is for --codec layers; --codec vq takes an archive, or --codebook");
+                }
+                let layers = LayerOptions { books: LayerSource::Builtin, ..LayerOptions::default() };
+                EncodeOptions { codec: CodecOptions::Layers(layers), ..EncodeOptions::default() }
+            }
             Some(path) => self.options_from(&Archive::open(path)?)?,
             None => EncodeOptions::default(),
         };

@@ -365,6 +365,7 @@ fn task(source: &dyn Source, options: &EncodeOptions) -> BTreeMap<String, String
     let codebook = match (&options.codec, &options.codebook) {
         (CodecOptions::Layers(layers), _) => match &layers.books {
             LayerSource::Train => "layers".into(),
+            LayerSource::Builtin => "builtin layers".into(),
             LayerSource::Given(books) => format!("layers of {}", given(&serde_json::to_vec(books).unwrap_or_default())),
         },
         (CodecOptions::Vq, Codebook::Train(codewords)) => format!("at most {codewords} codewords"),

@@ -45,9 +45,11 @@ pub struct LayerOptions {
 /// Where codebooks of layers come from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LayerSource {
-    /// They are trained on a sample of the images: as many as have 256 MiB of values.
+    /// They are trained on a sample of the images: as many as have 64 MiB of values.
     #[default]
     Train,
+    /// [`builtin_books`].
+    Builtin,
     /// These, of another archive or of a training before.
     Given(LayerBooks),
 }
@@ -63,13 +65,10 @@ pub(super) struct MadeLayers {
 const INDEX_BITS: u32 = 12;
 
 /// The most bytes of values that codebooks are trained on.
-const TRAINING_BYTES: usize = 256 << 20;
+const TRAINING_BYTES: usize = 64 << 20;
 
 /// How many sums are followed from stage to stage.
 const BEAM: Beam = Beam { block: 2, quarter: 2 };
-
-/// By how many steps of a slope the one that codebooks were trained for may be off: an octave.
-const TRAINED_WITHIN: i32 = 64;
 
 impl LayerOptions {
     /// # Errors
@@ -109,24 +108,23 @@ pub(super) fn make(
         };
         Ok(MadeLayers { books, slope })
     };
-    if let LayerSource::Given(books) = &layers.books {
-        return Ok((finished(books.clone())?, None));
+    let given = match &layers.books {
+        LayerSource::Train => None,
+        LayerSource::Builtin => Some(builtin_books(options.channels)?),
+        LayerSource::Given(books) => Some(books.clone()),
+    };
+    if let Some(books) = given {
+        return Ok((finished(books)?, None));
     }
+    // What a bit is worth hardly depends on the codebooks.
+    let slope = finished(builtin_books(options.channels)?)?.slope;
     let planes = training_blocks(source, &geometry, options, progress)?;
     let sampled = Instant::now();
-    let train = |slope: Slope| {
-        let training =
-            LayerTraining { index_bits: INDEX_BITS, lambda: slope.lambda(), octaves: 1.0, seed: options.seed };
-        finished(train_layers(&planes.luma, &planes.chroma, &training, progress)?)
-    };
-    let mut made = train(guess)?;
-    if made.slope.number().abs_diff(guess.number()) > TRAINED_WITHIN as u32 {
-        made = train(made.slope)?;
-    }
-    Ok((made, Some(sampled)))
+    let training = LayerTraining { index_bits: INDEX_BITS, lambda: slope.lambda(), octaves: 1.0, seed: options.seed };
+    Ok((finished(train_layers(&planes.luma, &planes.chroma, &training, progress)?)?, Some(sampled)))
 }
 
-/// Trains codebooks on a sample of a source's images: as many as have 256 MiB of values.
+/// Trains codebooks on a sample of a source's images: as many as have 64 MiB of values.
 ///
 /// # Errors
 /// Those of reading the images and of [`train_layers`].
