@@ -1,5 +1,6 @@
 //! The sums of codewords that come closest to an image's blocks, and which of them are worth their bits.
 
+use std::cmp::Reverse;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -73,8 +74,17 @@ struct ModeCoder {
 /// The values of a block, quarter by quarter.
 type Values<const Q: usize> = [[i16; Q]; 4];
 
-/// The best sums of a block's codewords that cover it, the best one first: their indices, and what they leave.
-type Roots<const Q: usize> = Vec<([u16; STAGES], Values<Q>)>;
+/// A sum of codewords that cover a block.
+struct Root<const Q: usize> {
+    indices: [u16; STAGES],
+    /// What it leaves.
+    rest: Values<Q>,
+    /// The quarters, that of the largest error first: it tells soonest whether a mode pays.
+    order: [usize; 4],
+}
+
+/// The best ones, the best one first.
+type Roots<const Q: usize> = Vec<Root<Q>>;
 
 /// A block in one of the modes, as far as it is known.
 #[derive(Clone, Copy)]
@@ -335,12 +345,15 @@ impl<const Q: usize> ComponentCoder<Q> {
         let width = if stages.is_empty() { 1 } else { self.beam.block };
         for (&block, target) in missing.iter().zip(targets.chunks_exact(4 * Self::SHARE)) {
             let root = |(indices, rest): (&[u16; STAGES], &[i16])| {
-                let mut left = values[block];
+                let mut left: Values<Q> = values[block];
                 let shares = target.chunks_exact(Self::SHARE).zip(rest.chunks_exact(Self::SHARE));
                 for (left, (target, rest)) in left.iter_mut().zip(shares) {
                     Self::spread(|i| target[i] - rest[i], |i, value| left[i] -= value);
                 }
-                (*indices, left)
+                let errors = left.each_ref().map(weighted);
+                let mut order = [0, 1, 2, 3];
+                order.sort_by_key(|&q| Reverse(errors[q]));
+                Root { indices: *indices, rest: left, order }
             };
             roots[block][*of] = Some(paths.by_ref().take(width).map(root).collect());
         }
@@ -363,21 +376,23 @@ impl<const Q: usize> ComponentCoder<Q> {
             // The blocks that have such a root, and what they come to with it.
             let mut live: Vec<(usize, Trial)> = Vec::new();
             for (i, &block) in blocks.iter().enumerate() {
-                if let Some((indices, _)) = root(block, rank) {
+                if let Some(Root { indices, .. }) = root(block, rank) {
                     let mut trial = Trial { is_known: true, ..Trial::UNKNOWN };
                     trial.indices[..stages.len()].copy_from_slice(&indices[..stages.len()]);
                     live.push((i, trial));
                 }
             }
-            for q in 0..4 {
-                let rests = live.iter().filter_map(|(i, _)| root(blocks[*i], rank).map(|(_, rest)| rest[q]));
-                let rests: Vec<i16> = rests.flatten().collect();
+            for place in 0..4 {
+                let rest = |(i, _): &(usize, Trial)| root(blocks[*i], rank).map(|root| root.rest[root.order[place]]);
+                let rests: Vec<i16> = live.iter().filter_map(rest).flatten().collect();
                 let paths = self.follow(&rests, Q, quarter, self.beam.quarter, 1);
                 let mut paths = paths.indices.iter().zip(paths.rests.as_chunks::<Q>().0);
                 live.retain_mut(|(i, trial)| {
-                    let Some((indices, rest)) = paths.next() else { return false };
+                    let (Some((indices, rest)), Some(root)) = (paths.next(), root(blocks[*i], rank)) else {
+                        return false;
+                    };
                     trial.error += weighted(rest);
-                    let to = trial.indices[stages.len()..].iter_mut().skip(q).step_by(4);
+                    let to = trial.indices[stages.len()..].iter_mut().skip(root.order[place]).step_by(4);
                     to.zip(&indices[..quarter.len()]).for_each(|(to, &index)| *to = index);
                     let found = &mut found[*i];
                     let is_better = !found.is_known || trial.error < found.error;

@@ -98,7 +98,7 @@ impl Slope {
     const OCTAVE: f64 = 64.0;
     /// Where every mode that is any better pays, and where none does.
     pub const STEEPEST: i32 = -1024;
-    pub const FLATTEST: i32 = 2048;
+    pub const FLATTEST: i32 = 1408;
 
     /// The slope that is next to a squared error.
     fn near(squared_error: f64) -> Self {

@@ -2,6 +2,8 @@
 //!
 //! The squared distance of a target t from a codeword c is |t|^2 + (|c|^2 - 2 t.c). What is in brackets is computed for
 //! sixteen codewords at a time, pairs of values multiplied and added; a few targets share every codeword that is loaded.
+//! AVX-512 has an instruction for four bytes: of codewords without sign, u = c + 128, and of targets with one. For targets of
+//! one byte t' = -1 - t, so that 2 u.t' = -2 t.c - 256 S(t) - 2 S(u), with S the sum of values.
 
 use Path::*;
 
@@ -17,6 +19,8 @@ const NOWHERE: i32 = i32::MAX;
 
 /// A pair of values of each of sixteen codewords.
 type Pairs = [[i16; 2]; LANES];
+/// Four values of each, plus 128.
+type Quads = [[u8; 4]; LANES];
 /// |c|^2 - 2 t.c of sixteen codewords.
 type Scores = [i32; LANES];
 
@@ -29,6 +33,9 @@ pub(in crate::encode) struct BookSearch {
     pairs: Vec<Pairs>,
     /// Their |c|^2.
     squares: Vec<Scores>,
+    /// The same codewords as bytes, and their |c|^2 + 2 S(u).
+    quads: Vec<Quads>,
+    quad_squares: Vec<Scores>,
     path: Path,
 }
 
@@ -66,22 +73,41 @@ impl Path {
     }
 }
 
+impl Path {
+    /// Whether it has instructions for sums of products of bytes.
+    fn has_bytes(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Avx512 => true,
+            _ => false,
+        }
+    }
+}
+
 impl BookSearch {
-    /// Prepares searches in a codebook of 1 to 2^16 codewords of `len` values, an even number of at most 128.
+    /// Prepares searches in a codebook of 1 to 2^16 codewords of `len` values, a multiple of four of at most 128.
     pub fn new(codewords: &[i8], len: usize) -> Self {
-        assert!(len.is_multiple_of(2) && len <= MAX_LEN, "values of a codeword");
+        assert!(len.is_multiple_of(4) && len <= MAX_LEN, "values of a codeword");
         let count = codewords.len() / len;
         assert!((1..=1 << 16).contains(&count), "codewords of a codebook");
         let groups = count.div_ceil(LANES);
         let mut pairs = vec![[[0; 2]; LANES]; groups * len / 2];
         let mut squares = vec![[NOWHERE; LANES]; groups];
+        let mut quads = vec![[[0; 4]; LANES]; groups * len / 4];
+        let mut quad_squares = squares.clone();
         for (index, codeword) in codewords.chunks_exact(len).enumerate() {
             let (group, lane) = (index / LANES, index % LANES);
             let to = &mut pairs[group * len / 2..][..len / 2];
             to.iter_mut().zip(codeword.as_chunks::<2>().0).for_each(|(to, pair)| to[lane] = pair.map(i16::from));
             squares[group][lane] = codeword.iter().map(|&value| i32::from(value).pow(2)).sum();
+            let unsigned = |value: i8| value.cast_unsigned() ^ 128;
+            let to = &mut quads[group * len / 4..][..len / 4];
+            to.iter_mut().zip(codeword.as_chunks::<4>().0).for_each(|(to, quad)| to[lane] = quad.map(unsigned));
+            let sum: i32 = codeword.iter().map(|&value| i32::from(unsigned(value))).sum();
+            quad_squares[group][lane] = squares[group][lane] + 2 * sum;
         }
-        Self { len, codewords: count, pairs, squares, path: Path::all().pop().unwrap_or(Portable) }
+        let path = Path::all().pop().unwrap_or(Portable);
+        Self { len, codewords: count, pairs, squares, quads, quad_squares, path }
     }
 
     /// Finds the codeword nearest to each of many targets of -1023 to 1023, one after another: the lowest one of several.
@@ -109,7 +135,7 @@ impl BookSearch {
 
     /// The nearest codewords of a few targets.
     fn tile<const T: usize>(&self, targets: &[i16], several: usize, near: &mut [Near], scores: &mut Vec<Scores>) {
-        let prepared = Prepared::<T>::new(targets, self.len);
+        let prepared = Prepared::<T>::new(targets, self.len, self.path);
         match self.path {
             Portable => self.tile_portable(&prepared, several, near, scores),
             // SAFETY: `Path::all` found these instructions.
@@ -244,6 +270,23 @@ impl BookSearch {
         use std::arch::x86_64::*;
         // SAFETY: these are 64 bytes.
         let load = |values: &Pairs| unsafe { _mm512_loadu_si512(values.as_ptr().cast()) };
+        if prepared.are_bytes {
+            let groups = self.quads.chunks_exact(self.len / 4).zip(&self.quad_squares);
+            for (group, (quads, squares)) in groups.enumerate() {
+                let mut products = [_mm512_setzero_si512(); T];
+                for (quads, values) in quads.iter().zip(&prepared.quads) {
+                    let quads = load(bytemuck::cast_ref(quads));
+                    for (products, &values) in products.iter_mut().zip(values) {
+                        *products = _mm512_dpbusd_epi32(*products, quads, _mm512_set1_epi32(bytemuck::cast(values)));
+                    }
+                }
+                let squares = load(bytemuck::cast_ref(squares));
+                for (t, products) in products.into_iter().enumerate() {
+                    each(t, group, _mm512_add_epi32(squares, _mm512_slli_epi32::<1>(products)));
+                }
+            }
+            return;
+        }
         let groups = self.pairs.chunks_exact(self.len / 2).zip(&self.squares);
         for (group, (pairs, squares)) in groups.enumerate() {
             let mut scores = [load(bytemuck::cast_ref(squares)); T];
@@ -333,18 +376,29 @@ fn lanes_avx512(values: std::arch::x86_64::__m512i) -> Scores {
 struct Prepared<const T: usize> {
     /// -2 t in pairs of values, those of all targets together.
     pairs: [[[i16; 2]; T]; MAX_LEN / 2],
-    /// |t|^2.
-    squares: [i32; T],
+    /// -1 - t in fours, instead, if all values are bytes and there are instructions for them.
+    quads: [[[i8; 4]; T]; MAX_LEN / 4],
+    are_bytes: bool,
+    /// What a score is less than a squared distance.
+    offsets: [i32; T],
 }
 
 impl<const T: usize> Prepared<T> {
-    fn new(targets: &[i16], len: usize) -> Self {
-        let mut prepared = Self { pairs: [[[0; 2]; T]; MAX_LEN / 2], squares: [0; T] };
+    fn new(targets: &[i16], len: usize, path: Path) -> Self {
+        debug_assert!(targets.iter().all(|value| value.abs() <= MAX_VALUE), "values of a target");
+        let are_bytes = path.has_bytes() && targets.iter().all(|&value| value == i16::from(value as i8));
+        let (pairs, quads) = ([[[0; 2]; T]; MAX_LEN / 2], [[[0; 4]; T]; MAX_LEN / 4]);
+        let mut prepared = Self { pairs, quads, are_bytes, offsets: [0; T] };
         for (t, target) in targets.chunks_exact(len).enumerate() {
-            for (pairs, pair) in prepared.pairs.iter_mut().zip(target.as_chunks::<2>().0) {
-                debug_assert!(pair.iter().all(|value| value.abs() <= MAX_VALUE), "values of a target");
-                pairs[t] = pair.map(|value| -2 * value);
-                prepared.squares[t] += pair.iter().map(|&value| i32::from(value).pow(2)).sum::<i32>();
+            let offset = &mut prepared.offsets[t];
+            *offset = target.iter().map(|&value| i32::from(value).pow(2)).sum();
+            if are_bytes {
+                *offset += 256 * target.iter().map(|&value| i32::from(value)).sum::<i32>();
+                let quads = prepared.quads.iter_mut().zip(target.as_chunks::<4>().0);
+                quads.for_each(|(to, quad)| to[t] = quad.map(|value| !value as i8));
+            } else {
+                let pairs = prepared.pairs.iter_mut().zip(target.as_chunks::<2>().0);
+                pairs.for_each(|(to, pair)| to[t] = pair.map(|value| -2 * value));
             }
         }
         prepared
@@ -352,7 +406,7 @@ impl<const T: usize> Prepared<T> {
 
     /// The squared distance of a target by a codeword's score.
     fn distance(&self, target: usize, score: i32) -> u32 {
-        (self.squares[target] + score) as u32
+        (self.offsets[target] + score) as u32
     }
 }
 
@@ -390,6 +444,8 @@ mod tests {
                 .collect();
             let values = |random: &mut Pcg32, most: u32| (random.next_u32() % (2 * most + 1)) as i16 - most as i16;
             let mut targets: Vec<i16> = (0..23 * len).map(|_| values(random, 2 * spread)).collect();
+            targets.extend((0..12 * len).map(|_| random.next_u32() as i8).map(i16::from));
+            targets.extend((0..6 * len).map(|i| if i / len % 2 == 0 { 127 } else { -128 }));
             targets.extend((0..5 * len).map(|_| values(random, 1023)));
             targets.extend((0..len).map(|_| 1023).chain((0..len).map(|_| -1023)));
             for path in Path::all() {

@@ -56,8 +56,8 @@ pub fn train_layers(
     if !(1..=INDEX_BITS).contains(&options.index_bits) {
         return wrong("index bits", options.index_bits.to_string(), "1 to 16");
     }
-    if !(options.lambda > 0.0 && options.lambda <= 1e6) {
-        return wrong("lambda", options.lambda.to_string(), "more than 0, at most 1e6");
+    if !(options.lambda > 0.0 && options.lambda <= 1e7) {
+        return wrong("lambda", options.lambda.to_string(), "more than 0, at most 1e7");
     }
     if !(0.0..=8.0).contains(&options.octaves) {
         return wrong("octaves", options.octaves.to_string(), "0 to 8");
