@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::books::Component;
+use super::books::{Component, Mode};
 use super::image::Kernels;
 use crate::format::books::MODES;
 use crate::format::record::{GROUP, Record};
@@ -105,15 +105,18 @@ impl Blocks {
     }
 }
 
-/// Asks for the codewords that cover whole blocks.
+/// Asks for a block's codewords ahead of their use: those that cover it, and those for quarters if they are large.
 #[inline(always)]
 pub(super) fn prefetch<const BLOCK: usize, const QUARTER: usize>(
     component: &Component<BLOCK, QUARTER>,
-    blocks: &Blocks,
+    mode: &Mode<BLOCK, QUARTER>,
+    indices: &[u16],
 ) {
-    for (block, &mode) in blocks.modes().iter().enumerate() {
-        for (&stage, &index) in component.mode(mode).block.iter().zip(blocks.indices(block)) {
-            component.prefetch(stage, index);
+    let (whole, indices) = indices.split_at(mode.block.len());
+    mode.block.iter().zip(whole).for_each(|(&stage, &index)| component.prefetch(stage, index));
+    if QUARTER > 64 {
+        for (&stage, indices) in mode.quarter.iter().zip(indices.as_chunks::<4>().0) {
+            indices.iter().for_each(|&index| component.prefetch(stage, index));
         }
     }
 }

@@ -23,7 +23,6 @@ pub(super) struct Scratch {
     /// The blocks of a band and of the one after it.
     luma: [Blocks; 2],
     chroma: [Blocks; 2],
-    order: Vec<u32>,
     /// The brightness of two rows of blocks, and of blocks beyond their ends where they end within a tile.
     values: AlignedBytes,
     band: Band,
@@ -50,14 +49,16 @@ pub(super) trait Kernels: Stores {
         blocks::place(planes, lens, modes, starts)
     }
 
-    /// Asks for the codewords that cover whole blocks.
+    /// Asks for codewords of blocks ahead of their use.
     #[inline(always)]
     fn prefetch<const BLOCK: usize, const QUARTER: usize>(
         self,
         component: &Component<BLOCK, QUARTER>,
         blocks: &Blocks,
     ) {
-        blocks::prefetch(component, blocks);
+        for (block, &mode) in blocks.modes().iter().enumerate() {
+            blocks::prefetch(component, component.mode(mode), blocks.indices(block));
+        }
     }
 
     /// Unpacks `count` indices, all of which are there, from `number` on, a multiple of [`super::blocks::WHOLE`]; may
@@ -69,8 +70,8 @@ pub(super) trait Kernels: Stores {
 
     /// Sums up the brightness of blocks.
     #[inline(always)]
-    fn luma(self, luma: &Component<64, 16>, blocks: &Blocks, order: &mut Vec<u32>, values: &mut [Values]) {
-        sums::luma(luma, blocks, order, values);
+    fn luma(self, luma: &Component<64, 16>, blocks: &Blocks, values: &mut [Values]) {
+        sums::luma(luma, blocks, values);
     }
 
     /// Makes a row of tiles of blocks of brightness, two rows of `columns` each, and of blocks of colour.
@@ -126,7 +127,7 @@ impl Job<'_> {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
     fn image_avx2(&self, records: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
-        self.image(Portable, records, image, scratch);
+        self.image(super::avx2::Avx2::new(), records, image, scratch);
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -139,7 +140,7 @@ impl Job<'_> {
     fn image<K: Kernels>(&self, k: K, [record, next]: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
         let (g, spec, shape) = (self.output.geometry, self.output.spec, &self.layers.shape);
         let record = Record::new(shape, record);
-        let Scratch { luma, chroma, order, values, band: Band { bytes, values: converted } } = scratch;
+        let Scratch { luma, chroma, values, band: Band { bytes, values: converted } } = scratch;
         let values: &mut [Values] = bytemuck::cast_slice_mut(values.as_mut_slice());
         let [bytes, converted] = [bytes, converted].map(AlignedBytes::as_mut_slice);
         let (columns, block_rows) = shape.grids[LUMA];
@@ -156,7 +157,7 @@ impl Job<'_> {
             if band + 1 < bands {
                 self.read(k, &record, band + 1, &mut luma[(band + 1) % 2], &mut chroma[(band + 1) % 2]);
             }
-            k.luma(&self.layers.luma, &luma[band % 2], order, values);
+            k.luma(&self.layers.luma, &luma[band % 2], values);
             let colour = self.layers.chroma.as_ref().map(|component| (component, &chroma[band % 2]));
 
             let rows = self.output.rows(band, SIDE);

@@ -1,5 +1,7 @@
 //! The codec "layers" on the CPU: sums of gathers, a row of tiles of 16x16 pixels at a time.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod blocks;
 mod books;
 mod image;

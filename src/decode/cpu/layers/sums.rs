@@ -2,7 +2,6 @@
 
 use super::blocks::Blocks;
 use super::books::{Component, row_at};
-use crate::format::books::MODES;
 
 /// 8x8 values: rows 0, 2, 4 and 6, then 1, 3, 5 and 7.
 pub(super) type Values = [i16; 64];
@@ -12,24 +11,9 @@ pub(super) const MIDDLE: i16 = 128;
 
 /// The brightness of blocks.
 #[inline(always)]
-pub(super) fn luma(luma: &Component<64, 16>, blocks: &Blocks, order: &mut Vec<u32>, values: &mut [Values]) {
-    // Mode by mode: what is done to one block is then done to the next, as branches are predicted.
-    let mut ends = [0; MODES];
-    let mode = |mode: u8| usize::from(mode) % MODES;
-    blocks.modes().iter().for_each(|&m| ends[mode(m)] += 1);
-    let mut start = 0;
-    for end in &mut ends {
-        start += std::mem::replace(end, start);
-    }
-    order.resize(blocks.modes().len(), 0);
-    for (&m, block) in blocks.modes().iter().zip(0..) {
-        let place: &mut usize = &mut ends[mode(m)];
-        order[*place] = block;
-        *place += 1;
-    }
-    for &block in order.iter() {
-        let block = block as usize;
-        let mode = luma.mode(blocks.modes()[block]);
+pub(super) fn luma(luma: &Component<64, 16>, blocks: &Blocks, values: &mut [Values]) {
+    for (block, &mode) in blocks.modes().iter().enumerate() {
+        let mode = luma.mode(mode);
         let indices = blocks.indices(block);
         let mut sums = [[MIDDLE; 16]; 4];
         let (whole, indices) = indices.split_at(mode.block.len());
