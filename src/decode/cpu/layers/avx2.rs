@@ -3,11 +3,11 @@
 use std::arch::x86_64::*;
 
 use super::super::output::Stores;
-use super::blocks::{self, Blocks, WHOLE};
+use super::blocks::{Blocks, WHOLE};
 use super::books::Component;
 use super::image::{Kernels, quarters};
-use super::sums::{MIDDLE, Values};
-use super::tile::{Place, SIDE, Target};
+use super::portable;
+use super::tile::{MIDDLE, Place, SIDE, Target, Values};
 use crate::format::books::MODES;
 use crate::format::record::{GROUP, Record};
 
@@ -145,7 +145,7 @@ pub(super) fn prefetch<const BLOCK: usize, const QUARTER: usize>(
 ) {
     let (starts, indices) = (blocks.starts(), blocks.all_indices());
     for_each_by_mode!(component, blocks, |mode, block| {
-        blocks::prefetch(component, mode, &indices[starts[block] as usize..])
+        portable::prefetch(component, mode, &indices[starts[block] as usize..])
     });
 }
 
@@ -177,7 +177,7 @@ fn unpack(record: &Record, number: usize, count: usize, indices: &mut [u16]) {
         done += WHOLE;
     }
     if done < count {
-        blocks::unpack(record, number + done, count - done, &mut indices[done..]);
+        portable::unpack(record, number + done, count - done, &mut indices[done..]);
     }
 }
 

@@ -1,10 +1,9 @@
 //! One image, row of tiles by row of tiles: indices, then sums, then pixels.
 
-use super::blocks::{self, Blocks};
+use super::blocks::Blocks;
 use super::books::Component;
 use super::output::{Band, Output, Portable, Stores};
-use super::sums::{self, Values};
-use super::tile::{self, SIDE, Target};
+use super::tile::{SIDE, Target, Values};
 use super::{CpuPath, Layers, memory};
 use crate::buffer::AlignedBytes;
 use crate::format::books::{LUMA, MODES};
@@ -41,61 +40,29 @@ impl Scratch {
     }
 }
 
-/// The steps of decoding. What is here runs on any processor; a path may have its own.
+/// The steps of decoding.
 pub(super) trait Kernels: Stores {
     /// The modes of a group's blocks, and how many indices are before each; returns how many there are in all.
-    #[inline(always)]
-    fn place(self, planes: [u32; 3], lens: &[u8; MODES], modes: &mut [u8; GROUP], starts: &mut [u32; GROUP]) -> u32 {
-        blocks::place(planes, lens, modes, starts)
-    }
-
-    /// Asks for codewords of blocks ahead of their use.
-    #[inline(always)]
-    fn prefetch<const BLOCK: usize, const QUARTER: usize>(
-        self,
-        component: &Component<BLOCK, QUARTER>,
-        blocks: &Blocks,
-    ) {
-        for (block, &mode) in blocks.modes().iter().enumerate() {
-            blocks::prefetch(component, component.mode(mode), blocks.indices(block));
-        }
-    }
+    fn place(self, planes: [u32; 3], lens: &[u8; MODES], modes: &mut [u8; GROUP], starts: &mut [u32; GROUP]) -> u32;
 
     /// Unpacks `count` indices, all of which are there, from `number` on, a multiple of [`super::blocks::WHOLE`]; may
     /// write [`super::blocks::SLACK`] more.
-    #[inline(always)]
-    fn unpack(self, record: &Record, number: usize, count: usize, indices: &mut [u16]) {
-        blocks::unpack(record, number, count, indices);
-    }
+    fn unpack(self, record: &Record, number: usize, count: usize, indices: &mut [u16]);
+
+    /// Asks for codewords of blocks ahead of their use.
+    fn prefetch<const BLOCK: usize, const QUARTER: usize>(self, component: &Component<BLOCK, QUARTER>, blocks: &Blocks);
 
     /// Sums up the brightness of blocks.
-    #[inline(always)]
-    fn luma(self, luma: &Component<64, 16>, blocks: &Blocks, values: &mut [Values]) {
-        sums::luma(luma, blocks, values);
-    }
+    fn luma(self, component: &Component<64, 16>, blocks: &Blocks, values: &mut [Values]);
 
     /// Makes a row of tiles of blocks of brightness, two rows of `columns` each, and of blocks of colour.
-    #[inline(always)]
     fn tiles(
         self,
         values: &[Values],
         columns: usize,
         chroma: Option<(&Component<128, 128>, &Blocks)>,
         target: &mut Target,
-    ) {
-        let (mut added, mut bytes) = ([[[0; 64]; 3]; 4], [0; _]);
-        for tile in 0..columns.div_ceil(2) {
-            let luma = quarters(values, columns, tile);
-            match chroma {
-                Some((chroma, blocks)) => {
-                    sums::chroma(chroma, blocks, tile, &mut added);
-                    tile::colour(luma, &added, target.pixel == 3, &mut bytes);
-                }
-                None => tile::grey(luma, &mut bytes),
-            }
-            target.put(tile, &bytes);
-        }
-    }
+    );
 }
 
 /// The brightness of a tile's quarters.
@@ -104,8 +71,6 @@ pub(super) fn quarters(values: &[Values], columns: usize, tile: usize) -> [&Valu
     let (above, below) = (&values[2 * tile..][..2], &values[columns + 2 * tile..][..2]);
     [&above[0], &above[1], &below[0], &below[1]]
 }
-
-impl Kernels for Portable {}
 
 impl Job<'_> {
     /// Decodes one image; `records` are its record, which the shape accepts, and the next image's.

@@ -5,7 +5,7 @@ mod avx2;
 mod blocks;
 mod books;
 mod image;
-mod sums;
+mod portable;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod vbmi;

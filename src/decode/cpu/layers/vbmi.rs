@@ -7,8 +7,7 @@ use super::avx2;
 use super::blocks::{Blocks, WHOLE};
 use super::books::Component;
 use super::image::{Kernels, quarters};
-use super::sums::Values;
-use super::tile::{Place, Target};
+use super::tile::{Place, Target, Values};
 use crate::format::books::MODES;
 use crate::format::record::{GROUP, Record};
 
