@@ -198,6 +198,47 @@ fn tensors_of_layers_are_aligned_and_have_checksums() {
 }
 
 #[test]
+fn the_bytes_of_a_layered_file_are_frozen() {
+    let mut random = Random::new(20);
+    let geometry = Geometry::new((35, 21), 3, (8, 8)).expect("valid");
+    let books = books(&mut random, true, 3, 8);
+    let mut spec = ArchiveSpec::with_coding(geometry, CodingSpec::Layers(books.clone()));
+    (spec.samples, spec.encoder) = (3, "test".into());
+    let mut writer = ArchiveWriter::new(Cursor::new(Vec::new()), spec).expect("valid");
+    for _ in 0..3 {
+        writer.push_record(&record(&mut random, &books, &geometry), SampleInfo::default()).expect("valid");
+    }
+    let file = writer.finish(None).expect("written").into_inner();
+    let path = "tests/frozen-layers.qvq";
+    if std::env::var_os("KUAT_FREEZE").is_some() {
+        std::fs::write(path, &file).expect("written");
+    }
+    assert!(file == std::fs::read(path).expect("there"), "the format changed");
+}
+
+#[test]
+fn the_worked_example_of_the_format_is_true() {
+    let geometry = Geometry::new((16, 8), 1, (8, 8)).expect("valid");
+    let mut random = Random::new(21);
+    let codewords = |random: &mut Random, len: usize| (0..len).map(|_| random.next() as i8 / 3).collect::<Vec<i8>>();
+    let block = kuat::Book { cover: kuat::Cover::Block, codewords: codewords(&mut random, 16 * 64) };
+    let quarter = kuat::Book { cover: kuat::Cover::Quarter, codewords: codewords(&mut random, 16 * 16) };
+    let modes = [vec![], vec![1]].map(|quarter| kuat::Mode { block: vec![0], quarter }).to_vec();
+    let luma = kuat::Component { books: vec![block.clone(), quarter.clone()], modes };
+    let books = kuat::LayerBooks { index_bits: 4, luma, chroma: None };
+    let record = books.record(&geometry, &[&[1, 0]], &[5, 1, 2, 3, 4, 9]).expect("valid");
+    let words = [0, 1, 0, 0, 0x0094_3215u32];
+    assert_eq!(record, words.map(u32::to_le_bytes).concat());
+    let archive = layered(geometry, books, &[record]);
+    let row = archive.rows([0]).expect("there");
+    let decoder = NaiveDecoder::new(&archive).expect("decoder");
+    let pixels: Vec<u8> = decoder.decode(&row, &OutputSpec::default()).expect("decoded");
+    let at = |book: &kuat::Book<Vec<i8>>, place: usize| i32::from(book.codewords[place]);
+    assert_eq!(i32::from(pixels[2 * 16 + 9]), 128 + at(&block, 9 * 64 + 2 * 8 + 1));
+    assert_eq!(i32::from(pixels[6 * 16 + 5]), 128 + at(&block, 5 * 64 + 6 * 8 + 5) + at(&quarter, 4 * 16 + 2 * 4 + 1));
+}
+
+#[test]
 fn layers_that_the_format_cannot_hold_are_refused() {
     let geometry = Geometry::new((16, 8), 3, (8, 8)).expect("valid");
     let good = books(&mut Random::new(6), true, 6, 50);

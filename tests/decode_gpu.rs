@@ -7,48 +7,88 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
-use common::{CASES, Case, assert_same, on_every_adapter, outputs};
+use common::layers::{LAYERS_CASES, LayersCase, hostile};
+use common::{CASES, Case, Random, assert_same, on_every_adapter, outputs};
 use kuat::gpu::{Device, GpuDecoder, Resident, Select, Stream, adapters, wgpu};
 use kuat::{Archive, Decoder, Error, NaiveDecoder, OutputSpec};
 
 fn check(device: &Device, case: &Case, outputs: &[OutputSpec]) {
-    let archive = case.archive();
-    let naive = NaiveDecoder::new(&archive).expect("decoder");
-    let gpu = GpuDecoder::new(device, &archive).unwrap_or_else(|error| panic!("{case:?}: {error}"));
-    let rows = archive.rows((0..case.samples).rev().chain([0, 0])).expect("there");
+    check_archive(device, &case.archive(), outputs, &format!("{case:?}"));
+}
+
+fn check_layers(device: &Device, case: &LayersCase, outputs: &[OutputSpec]) {
+    check_archive(device, &case.archive(), outputs, &format!("{case:?}"));
+}
+
+/// Checks all samples in another order, some more than once.
+fn check_archive(device: &Device, archive: &Archive<Vec<u8>>, outputs: &[OutputSpec], case: &str) {
+    let gpu = GpuDecoder::new(device, archive).unwrap_or_else(|error| panic!("{case}: {error}"));
+    let rows = archive.rows((0..archive.samples()).rev().chain([0, 0])).expect("there");
+    check_rows(&gpu, archive, &rows, outputs, case);
+    check_resident(&gpu, archive, outputs, case);
+}
+
+fn check_rows(gpu: &GpuDecoder, archive: &Archive<Vec<u8>>, rows: &[&[u8]], outputs: &[OutputSpec], case: &str) {
+    let naive = NaiveDecoder::new(archive).expect("decoder");
     for spec in outputs {
         let len = spec.batch_len(archive.geometry(), rows.len());
         let (mut found, mut expected) = (vec![0xaa; len], vec![0x55; len]);
-        naive.decode_bytes(&rows, spec, &mut expected).expect("decoded");
-        gpu.decode_bytes(&rows, spec, &mut found).unwrap_or_else(|error| panic!("{case:?}, {spec:?}: {error}"));
-        let what = format!("{case:?} on {}", gpu.device_name());
+        naive.decode_bytes(rows, spec, &mut expected).expect("decoded");
+        gpu.decode_bytes(rows, spec, &mut found).unwrap_or_else(|error| panic!("{case}, {spec:?}: {error}"));
+        let what = format!("{case} on {}", gpu.device_name());
         assert_same(&what, &found, &expected, spec, archive.geometry(), false);
     }
-    check_resident(&gpu, &archive, outputs, case);
 }
 
-/// Some of the same outputs, of each element type, from index rows that stay on the device.
-fn check_resident(gpu: &GpuDecoder, archive: &Archive<Vec<u8>>, outputs: &[OutputSpec], case: &Case) {
+/// Some of the same outputs, of each element type, from rows that stay on the device.
+fn check_resident(gpu: &GpuDecoder, archive: &Archive<Vec<u8>>, outputs: &[OutputSpec], case: &str) {
     let limits = gpu.device().raw().limits();
     let resident = match Resident::new(gpu, archive, None) {
         Ok(resident) => resident,
         Err(Error::GpuLimit { found, needed, .. }) => {
-            let row = archive.vq().expect("vq").row_len() as u64;
-            return assert!(row > found && needed >= row && limits.max_storage_buffer_binding_size < row, "{case:?}");
+            let row =
+                (0..archive.samples()).map(|i| archive.row(i).expect("there").len()).max().expect("samples") as u64;
+            return assert!(row > found && needed >= row && limits.max_storage_buffer_binding_size < row, "{case}");
         }
-        Err(error) => panic!("{case:?}: {error}"),
+        Err(error) => panic!("{case}: {error}"),
     };
     assert_eq!(resident.byte_len(), Resident::bytes_needed(archive));
-    let samples: Vec<usize> = (0..case.samples).rev().chain([0, 0]).collect();
+    let samples: Vec<usize> = (0..archive.samples()).rev().chain([0, 0]).collect();
     let rows = archive.rows(samples.iter().copied()).expect("there");
     for spec in outputs.iter().step_by(3) {
         let mut expected = vec![0x55; spec.batch_len(archive.geometry(), rows.len())];
         NaiveDecoder::new(archive).expect("decoder").decode_bytes(&rows, spec, &mut expected).expect("decoded");
-        let batch = resident.submit(&samples, spec).unwrap_or_else(|error| panic!("{case:?}, {spec:?}: {error}"));
+        let batch = resident.submit(&samples, spec).unwrap_or_else(|error| panic!("{case}, {spec:?}: {error}"));
         let found = batch.read().expect("read");
-        let what = format!("{case:?}, {} resident parts, on {}", resident.parts(), gpu.device_name());
+        let what = format!("{case}, {} resident parts, on {}", resident.parts(), gpu.device_name());
         assert_same(&what, &found, &expected, spec, archive.geometry(), false);
     }
+}
+
+#[test]
+fn every_layered_case_equals_the_oracle() {
+    on_every_adapter(|select| {
+        let device = Device::open(select).expect("the adapter opens");
+        LAYERS_CASES.iter().for_each(|case| check_layers(&device, case, &outputs(case.channels as usize)));
+    });
+}
+
+#[test]
+fn records_of_random_bytes_decode_as_by_the_oracle() {
+    on_every_adapter(|select| {
+        let device = Device::open(select).expect("the adapter opens");
+        for case in LAYERS_CASES {
+            let (archive, mut random) = (case.archive(), Random::new(7));
+            let gpu = GpuDecoder::new(&device, &archive).expect("uploaded");
+            let books = archive.layers().expect("layers").books();
+            let records: Vec<_> = (0..4).map(|_| hostile(&mut random, &books, &case.geometry())).collect();
+            let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+            let [u8_nhwc, _, _, _, _, u8_nchw, ..] = outputs(case.channels as usize)[..] else {
+                panic!("the outputs changed")
+            };
+            check_rows(&gpu, &archive, &records, &[u8_nhwc, u8_nchw], &format!("hostile {case:?}"));
+        }
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod common;
 
 use std::collections::HashSet;
 
+use common::layers::LAYERS_CASES;
 use common::{CASES, outputs};
 use kuat::gpu::shaders::{self, Shader};
 use naga::back;
@@ -51,9 +52,9 @@ fn every_combination_in_use_translates_to_every_platform() {
     for shader in shaders::ALL {
         let (module, info) = parse(shader);
         let mut seen = HashSet::new();
-        for case in CASES {
-            let archive = case.archive();
-            for spec in outputs(case.channels as usize) {
+        let layered = LAYERS_CASES.iter().map(|case| case.archive());
+        for archive in CASES.iter().map(|case| case.archive()).chain(layered) {
+            for spec in outputs(archive.geometry().channels()) {
                 for (entry_point, constants) in shader.uses(&archive, &spec) {
                     let key = format!("{} {entry_point} {constants:?}", shader.name);
                     if seen.insert(key.clone()) {

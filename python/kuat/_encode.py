@@ -62,20 +62,30 @@ def encode(
     size : int or (int, int), optional
         Side, or width and height, of the archive's images in pixels. The default is 224, or that of the archive that
         `codebook` is.
+    codec : str, optional
+        What images are encoded as. "vq": one codebook, and an index for each patch. "layers": as many codewords added up
+        as each block needs, which is much better in as many bytes; not for RGBA. The default is "vq", or that of the
+        archive that `codebook` is.
+    quality : int, optional
+        With codec="layers": how good, 1 to 100, in a scale like JPEG's; 75 by default.
     patch : int or (int, int), optional
-        Side, or width and height, of a patch in pixels, 1 to 16. Smaller is better and larger. The default is 4, or
+        With codec="vq". Side, or width and height, of a patch in pixels, 1 to 16. Smaller is better and larger. The default is 4, or
         that of the archive that `codebook` is; for `psnr` and `target_bytes` several are tried.
     codebook : int, archive or array of uint8, optional
-        The most codewords to train, up to 2**25; more are better and slower; 65,536 by default. Or the codewords
+        With codec="vq": the most codewords to train, up to 2**25; more are better and slower; 65,536 by default. Or the codewords
         themselves, codewords x patch height x patch width x channels, or an archive to take them from: then nothing is
-        trained, archives have one codebook in common, and each image is read once.
+        trained, archives have one codebook in common, and each image is read once. With codec="layers" an archive to take
+        the codebooks from, which are trained otherwise.
     max_error : int, optional
-        Instead of `codebook`: no value of a decoded image differs from the resized one by more, 0 to 255; 0 is
+        With codec="vq", instead of `codebook`: no value of a decoded image differs from the resized one by more, 0 to 255; 0 is
         lossless. The codebook is as large as that takes, up to 2**25 codewords.
     psnr : float, optional
-        Instead of `codebook`: the smallest archive of this mean PSNR in dB, judged by a sample of the images.
+        Instead of `codebook`: the smallest archive of this mean PSNR in dB, judged by a sample of the images. With
+        codec="layers", instead of `quality`: every image reaches it, in as few bytes as that takes.
     target_bytes : int, optional
-        Instead of `codebook`: the best archive in so many bytes.
+        Instead of `codebook`, or of `quality` with codec="layers": the best archive in so many bytes.
+    bytes_per_image : int, optional
+        With codec="layers", instead of `quality`: the best archive with so many bytes of an image in the mean.
     channels : int, optional
         1 (grey), 3 (RGB) or 4 (RGBA). Images are converted as Pillow does it.
     fit : str
@@ -110,9 +120,9 @@ def encode(
     Returns
     -------
     dict
-        What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "patch", "codewords", "max_error",
-        "uniform_cells", "device", "index_bits", "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db",
-        "pooled_psnr_db", "resumed", and the seconds. With `max_error`, "uniform_cells" is how many distinct patches
+        What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "codec", "patch", "codewords",
+        "codebook_bytes", "max_error", "uniform_cells", "device", "index_bits", "bytes_per_image" (the mean, with
+        codec="layers"), "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed", and the seconds. With `max_error`, "uniform_cells" is how many distinct patches
         uniform quantisation to the same bound leaves (None if there were too many to count).
 
     Raises
@@ -270,11 +280,14 @@ class ArchiveWriter:
 def _options(
     *,
     size=None,
+    codec=None,
+    quality=None,
     patch=None,
     codebook=None,
     max_error=None,
     psnr=None,
     target_bytes=None,
+    bytes_per_image=None,
     channels=None,
     fit="crop",
     filter="bilinear",
@@ -289,8 +302,20 @@ def _options(
     for name, value in (("fit", fit), ("filter", filter), ("on_error", on_error)):
         if not isinstance(value, str):
             raise TypeError(f"{name} is {value!r}, expected a str")
-    ways = {"codebook": codebook, "max_error": max_error, "psnr": psnr, "target_bytes": target_bytes}
-    given = [name for name, value in ways.items() if value is not None]
+    if codec is None:
+        codec = getattr(codebook, "codec", "vq")
+    if codec not in ("vq", "layers"):
+        raise ValueError(f"codec is {codec!r}, expected 'vq' or 'layers'")
+    layers = codec == "layers"
+    goals = {"quality": quality, "psnr": psnr, "target_bytes": target_bytes, "bytes_per_image": bytes_per_image}
+    ways = {"codebook": codebook, "max_error": max_error}
+    foreign = {"patch": patch, "max_error": max_error} if layers else {
+        "quality": quality, "bytes_per_image": bytes_per_image
+    }
+    for name, value in foreign.items():
+        if value is not None:
+            raise ValueError(f"{name} is {value!r}, expected None with codec={codec!r}")
+    given = [name for name, value in (goals if layers else {**ways, **goals}).items() if value is not None]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} are given, expected one of them")
     goal = None
@@ -298,14 +323,22 @@ def _options(
         goal = ("psnr", float(psnr))
     elif target_bytes is not None:
         goal = ("bytes", _integer("target_bytes", target_bytes, 64))
+    elif bytes_per_image is not None:
+        goal = ("bytes_per_image", _integer("bytes_per_image", bytes_per_image, 64))
+    elif quality is not None:
+        goal = ("quality", _integer("quality", quality, 8))
+    if layers and not isinstance(codebook, (_kuat.KuatArchive, type(None))):
+        raise TypeError(f"codebook is {codebook!r}, expected an archive to take the codebooks of its layers from")
     # What an archive knows of itself that its codebook is taken from.
     shape = getattr(codebook, "dimensions", (3, 224, 224))
-    sides = getattr(codebook, "patch_shape", (4, 4))
+    sides = (4, 4) if layers else getattr(codebook, "patch_shape", (4, 4))
     return _kuat.Options(
         size=shape[:0:-1] if size is None else _pair("size", size),
+        layers=layers,
+        books=codebook if layers else None,
         patch=sides[::-1] if patch is None else _pair("patch", patch),
         any_patch=patch is None,
-        codebook=_codebook(65_536 if codebook is None else codebook),
+        codebook=65_536 if layers or codebook is None else _codebook(codebook),
         max_error=None if max_error is None else _integer("max_error", max_error, 8),
         goal=goal,
         channels=shape[0] if channels is None else _integer("channels", channels),

@@ -1,6 +1,6 @@
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Protocol, SupportsIndex
+from typing import Any, Literal, Protocol, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +36,14 @@ def encode(
     path: _kuat._Path,
     *,
     size: _Size | None = None,
+    codec: Literal["vq", "layers"] | None = None,
+    quality: SupportsIndex | None = None,
     patch: _Size | None = None,
     codebook: _Codebook | None = None,
     max_error: SupportsIndex | None = None,
     psnr: float | None = None,
     target_bytes: SupportsIndex | None = None,
+    bytes_per_image: SupportsIndex | None = None,
     channels: SupportsIndex | None = None,
     fit: _kuat._Fit = "crop",
     filter: _kuat._Filter = "bilinear",
@@ -60,11 +63,14 @@ class ArchiveWriter:
         path: _kuat._Path,
         *,
         size: _Size | None = None,
+        codec: Literal["vq", "layers"] | None = None,
+        quality: SupportsIndex | None = None,
         patch: _Size | None = None,
         codebook: _Codebook | None = None,
         max_error: SupportsIndex | None = None,
         psnr: float | None = None,
         target_bytes: SupportsIndex | None = None,
+        bytes_per_image: SupportsIndex | None = None,
         channels: SupportsIndex | None = None,
         fit: _kuat._Fit = "crop",
         filter: _kuat._Filter = "bilinear",

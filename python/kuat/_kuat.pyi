@@ -146,7 +146,10 @@ class _Summary(TypedDict):
     samples: int
     skipped: list[_Skipped]
     classes: list[str] | None
+    codec: Literal["vq", "layers"]
+    patch: list[int]
     codewords: int
+    codebook_bytes: int
     max_error: int | None
     uniform_cells: int | None
     device: str
@@ -438,6 +441,8 @@ class Options:
         cls,
         *,
         size: tuple[int, int],
+        layers: bool,
+        books: KuatArchive | None,
         patch: tuple[int, int],
         codebook: int | NDArray[np.uint8],
         any_patch: bool,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use kuat::{Archive, Geometry, OutputSpec};
+use kuat::{Archive, Geometry, LayerBooks, OutputSpec};
 use numpy::{PyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -39,6 +39,11 @@ impl KuatArchive {
     fn opened(&self) -> PyResult<Arc<Opened>> {
         let opened = locked(&self.opened).clone();
         opened.ok_or_else(|| PyValueError::new_err(format!("the archive {} is closed", self.path.display())))
+    }
+
+    /// The codebooks of its layers; ValueError if the codec is another.
+    pub fn books(&self) -> PyResult<LayerBooks> {
+        Ok(self.opened()?.archive.layers().map_err(raise)?.books())
     }
 
     fn geometry(&self) -> PyResult<Geometry> {

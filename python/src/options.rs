@@ -3,12 +3,16 @@
 use std::path::Path;
 
 use kuat::AtomicFile;
-use kuat::encode::{Choice, Codebook, EncodeOptions, EncodeSummary, Goal, PATCHES, Searcher, Source, choose, encode};
+use kuat::encode::{
+    Choice, Codebook, CodecOptions, EncodeOptions, EncodeSummary, Goal, LayerOptions, LayerSource, PATCHES, Rate,
+    Searcher, Source, choose, encode,
+};
 use kuat::progress::Progress;
 use numpy::{PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::archive::KuatArchive;
 use crate::device::Device;
 use crate::error::raise;
 use crate::process::Process;
@@ -48,11 +52,13 @@ impl Options {
 impl Options {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "they are keywords")]
-    #[pyo3(signature = (*, size, patch, any_patch, codebook, max_error, goal, channels, fit, filter, resize_short,
-        max_pixels, seed, on_error, device, resume))]
+    #[pyo3(signature = (*, size, layers, books, patch, any_patch, codebook, max_error, goal, channels, fit, filter,
+        resize_short, max_pixels, seed, on_error, device, resume))]
     fn new(
         py: Python<'_>,
         size: (u32, u32),
+        layers: bool,
+        books: Option<PyRef<'_, KuatArchive>>,
         patch: (u32, u32),
         any_patch: bool,
         codebook: GivenCodebook<'_>,
@@ -82,13 +88,22 @@ impl Options {
                 Codebook::Given(array.as_slice()?.to_vec())
             }
         };
-        let goal = goal.map(|(kind, value)| match kind.as_str() {
+        let rate = goal.as_ref().map_or(Rate::default(), |(kind, value)| match kind.as_str() {
+            "quality" => Rate::Quality(*value as u8),
+            "psnr" => Rate::Psnr(*value),
+            "bytes_per_image" => Rate::MeanBytes(*value as u64),
+            _ => Rate::Bytes(*value as u64),
+        });
+        let goal = goal.filter(|_| !layers).map(|(kind, value)| match kind.as_str() {
             "psnr" => Goal::Psnr(value),
             _ => Goal::Bytes(value as u64),
         });
+        let books = books.map(|archive| archive.books().map(LayerSource::Given)).transpose()?.unwrap_or_default();
+        let codec = if layers { CodecOptions::Layers(LayerOptions { rate, books }) } else { CodecOptions::Vq };
         let options = EncodeOptions {
             image_size: size,
             channels,
+            codec,
             patch,
             codebook,
             fit: fit.parse().map_err(raise)?,
@@ -103,6 +118,8 @@ impl Options {
         options.geometry().map_err(raise)?;
         let gpu = py.detach(|| match device {
             Device::Cpu => Ok(None),
+            // The best of what there is for them.
+            Device::Auto if layers => Ok(None),
             Device::Gpu(select) => Process::current().device(&select).map(Some),
             Device::Auto => Process::current().best_device(),
         })?;

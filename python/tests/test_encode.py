@@ -22,7 +22,8 @@ import kuat
 
 OPTIONS = dict(size=(32, 24), patch=4, codebook=64, progress=False)
 KEYS = {
-    "archive", "samples", "skipped", "classes", "patch", "codewords", "max_error", "uniform_cells", "device",
+    "archive", "samples", "skipped", "classes", "codec", "patch", "codewords", "codebook_bytes", "max_error",
+    "uniform_cells", "device",
     "index_bits", "bytes_per_image", "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed",
     "sampling_seconds", "training_seconds", "encoding_seconds",
     "images_per_second",

@@ -12,11 +12,12 @@ use super::terminal::Terminal;
 use crate::archive::Archive;
 use crate::backend::Backend;
 use crate::encode::{
-    Choice, Codebook, EncodeOptions, Filter, Fit, Goal, MAX_PIXELS, OnError, PATCHES, choose, encode, open, options_of,
-    partial_folder, skipped_report,
+    Choice, Codebook, CodecOptions, EncodeOptions, EncodeSummary, Filter, Fit, Goal, LayerOptions, LayerSource,
+    MAX_PIXELS, OnError, PATCHES, Rate, choose, encode, open, options_of, partial_folder, skipped_report,
 };
 use crate::error::Error;
 use crate::format::atomic::AtomicFile;
+use crate::format::codec::Codec;
 
 /// Most skipped files that are listed for people; the report beside the archive has them all.
 const LISTED: usize = 20;
@@ -52,26 +53,37 @@ pub(super) struct Arguments {
     /// The most pixels of an image that is decoded, against decompression bombs
     #[arg(long, default_value_t = MAX_PIXELS, value_name = "N")]
     max_pixels: u64,
+    /// What images are encoded as: `vq` (one codebook, one index for each patch) or `layers` (as many codewords added up as
+    /// each block needs: much better in as many bytes, not for RGBA) [default: vq, or that of --codebook-from]
+    #[arg(long, value_parser = codec, value_name = "CODEC")]
+    codec: Option<Codec>,
+    /// With --codec layers: how good, 1 to 100, in a scale like JPEG's [default: 75]
+    #[arg(long, group = "rate", value_name = "Q")]
+    quality: Option<u8>,
     /// Width and height of a patch in pixels, 1 to 16; one number for squares. Smaller is better and larger
-    /// [default: 4; several are tried for --psnr and --target-bytes]
+    /// [default: 4; several are tried for --psnr and --target-bytes; --codec layers has blocks of its own]
     #[arg(long, value_parser = size, value_name = "P|PxQ")]
     patch: Option<(u32, u32)>,
     /// Train at most so many codewords, up to 2^25; more are better and slower [default: 65536]
-    #[arg(long, group = "codewords", value_name = "K")]
+    #[arg(long, groups = ["codewords", "rate"], value_name = "K")]
     codebook: Option<usize>,
-    /// Take the codebook of an archive, and its size, patches and resizing where not given: for a validation split, or
-    /// for shards with one codebook
+    /// Take the codebook of an archive, or the codebooks of its layers, and its size, patches and resizing where not given:
+    /// for a validation split, or for shards with one codebook
     #[arg(long, group = "codewords", value_name = "ARCHIVE")]
     codebook_from: Option<PathBuf>,
     /// No value of a decoded image may differ by more, 0 to 255; 0 is lossless. As many codewords as that takes
-    #[arg(long, group = "codewords", value_name = "E")]
+    #[arg(long, groups = ["codewords", "rate"], value_name = "E")]
     max_error: Option<u8>,
-    /// Make the smallest archive of this mean PSNR in dB, judged by a sample of the images
-    #[arg(long, group = "codewords", value_name = "D")]
+    /// Make the smallest archive of this mean PSNR in dB, judged by a sample of the images; with --codec layers every image
+    /// reaches it
+    #[arg(long, group = "rate", value_name = "D")]
     psnr: Option<f64>,
     /// Make the best archive in so many bytes, such as 500M or 1.5G (k, M, G: 10^3, 10^6, 10^9)
-    #[arg(long, group = "codewords", value_parser = bytes, value_name = "B")]
+    #[arg(long, group = "rate", value_parser = bytes, value_name = "B")]
     target_bytes: Option<u64>,
+    /// With --codec layers: make the best archive with so many bytes of an image in the mean
+    #[arg(long, group = "rate", value_parser = bytes, value_name = "B")]
+    bytes_per_image: Option<u64>,
     /// 1 (grey), 3 (RGB) or 4 (RGBA) [default: 3]
     #[arg(long, value_name = "C")]
     channels: Option<u32>,
@@ -104,6 +116,11 @@ fn size(text: &str) -> Result<(u32, u32), String> {
     }
 }
 
+/// Reads `vq`, `layers`.
+fn codec(text: &str) -> Result<Codec, String> {
+    Codec::ALL.into_iter().find(|codec| codec.name() == text).ok_or("expected vq or layers".into())
+}
+
 /// Reads `1000000`, `500k`, `1.5G`.
 fn bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = match text.chars().next_back() {
@@ -122,21 +139,61 @@ impl Arguments {
     /// What is asked for; the rest is the archive's that the codebook is taken from, or else the default.
     fn options(&self) -> anyhow::Result<EncodeOptions> {
         let others = match &self.codebook_from {
-            Some(path) => {
-                let archive = Archive::open(path)?;
-                let of = options_of(&archive)?;
-                let (patch, channels) = (self.patch.unwrap_or(of.patch), self.channels.unwrap_or(of.channels));
-                if (patch, channels) != (of.patch, of.channels) {
-                    let ((width, height), channels) = (of.patch, of.channels);
-                    bail!("--patch and --channels must be {width}x{height} and {channels}, as the codebook has them");
-                }
-                EncodeOptions { codebook: Codebook::Given(archive.vq()?.codebook().to_vec()), ..of }
-            }
+            Some(path) => self.options_from(&Archive::open(path)?)?,
             None => EncodeOptions::default(),
+        };
+        let codec = match self.codec {
+            Some(Codec::Layers) if others.codec == CodecOptions::Vq => CodecOptions::Layers(LayerOptions::default()),
+            _ => others.codec,
+        };
+        let codec = match codec {
+            CodecOptions::Vq => {
+                for (given, option) in
+                    [(self.quality.is_some(), "quality"), (self.bytes_per_image.is_some(), "bytes-per-image")]
+                {
+                    if given {
+                        bail!(
+                            "--{option} is for --codec layers; --codec vq takes --codebook, --psnr or --target-bytes"
+                        );
+                    }
+                }
+                if self.codebook_from.is_some() && (self.psnr.is_some() || self.target_bytes.is_some()) {
+                    bail!("--psnr and --target-bytes train codebooks: with --codec vq they exclude --codebook-from");
+                }
+                CodecOptions::Vq
+            }
+            CodecOptions::Layers(LayerOptions { rate, books }) => {
+                let vq = [
+                    (self.patch.is_some(), "patch"),
+                    (self.codebook.is_some(), "codebook"),
+                    (self.max_error.is_some(), "max-error"),
+                ];
+                if let Some((_, option)) = vq.into_iter().find(|(given, _)| *given) {
+                    bail!("--{option} is for --codec vq; --codec layers takes --quality, --psnr or --target-bytes");
+                }
+                let given = self.quality.map(Rate::Quality).or(self.psnr.map(Rate::Psnr));
+                let given = given.or(self.target_bytes.map(Rate::Bytes)).or(self.bytes_per_image.map(Rate::MeanBytes));
+                let rate = match (given, rate) {
+                    (Some(rate), _) => rate,
+                    (None, Rate::Bytes(bytes)) => {
+                        bail!(
+                            "that archive was made for {bytes} bytes; say how good this one is to be, as with --quality"
+                        )
+                    }
+                    (None, rate) => rate,
+                };
+                CodecOptions::Layers(LayerOptions { rate, books })
+            }
+        };
+        let device = match (&codec, self.backend) {
+            // The best of what there is for it.
+            (CodecOptions::Layers(_), Backend::Auto) => Backend::Cpu.device(self.adapter.as_deref()),
+            (_, backend) => backend.device(self.adapter.as_deref()),
         };
         Ok(EncodeOptions {
             image_size: self.size.unwrap_or(others.image_size),
             channels: self.channels.unwrap_or(others.channels),
+            codec,
             patch: self.patch.unwrap_or(others.patch),
             codebook: match (self.codebook, self.max_error) {
                 (Some(codewords), _) => Codebook::Train(codewords),
@@ -149,14 +206,36 @@ impl Arguments {
             max_pixels: self.max_pixels,
             seed: self.seed,
             on_error: self.on_error,
-            searcher: self.backend.device(self.adapter.as_deref())?.into(),
+            searcher: device?.into(),
             resume: self.resume,
+        })
+    }
+
+    /// Options of the archive that the codebook is taken from, with that codebook.
+    fn options_from(&self, archive: &Archive<impl AsRef<[u8]>>) -> anyhow::Result<EncodeOptions> {
+        let of = options_of(archive)?;
+        if let Some(asked) = self.codec.filter(|&asked| asked != archive.codec()) {
+            bail!("--codec {asked} cannot take the codebook of an archive of the codec {}", archive.codec());
+        }
+        let (patch, channels) = (self.patch.unwrap_or(of.patch), self.channels.unwrap_or(of.channels));
+        if (patch, channels) != (of.patch, of.channels) {
+            let ((width, height), channels) = (of.patch, of.channels);
+            bail!("--patch and --channels must be {width}x{height} and {channels}, as the codebook has them");
+        }
+        Ok(match of.codec {
+            CodecOptions::Vq => EncodeOptions { codebook: Codebook::Given(archive.vq()?.codebook().to_vec()), ..of },
+            CodecOptions::Layers(layers) => {
+                let books = LayerSource::Given(archive.layers()?.books());
+                EncodeOptions { codec: CodecOptions::Layers(LayerOptions { books, ..layers }), ..of }
+            }
         })
     }
 
     pub fn run(self) -> anyhow::Result<Report> {
         let options = self.options()?;
         let goal = self.psnr.map(Goal::Psnr).or(self.target_bytes.map(Goal::Bytes));
+        // Layers have their own way to it.
+        let goal = goal.filter(|_| options.codec == CodecOptions::Vq);
         let terminal = Terminal::new();
         let source = open(&self.source)?;
         let (options, choice) = match goal {
@@ -187,15 +266,24 @@ impl Arguments {
         if let Some(classes) = &summary.classes {
             writeln!(text, "classes           {}", classes.len())?;
         }
-        writeln!(text, "codebook          {} codewords, {}-bit indices", summary.codewords, summary.index_bits)?;
+        let EncodeSummary { codewords, index_bits, codebook_bytes, .. } = summary;
+        if let CodecOptions::Layers(layers) = &options.codec {
+            writeln!(text, "codec             layers, {}", layers.rate)?;
+        }
+        writeln!(text, "codebook          {codewords} codewords in {codebook_bytes} bytes, {index_bits}-bit indices")?;
         if let Some((trial, trials, time)) = &choice {
             let (width, height) = trial.patch;
             let (tried, seconds) = (trials.len(), time.as_secs_f64());
             writeln!(text, "chosen            {width}x{height} patches by {tried} trials in {seconds:.1} s")?;
         }
-        if let Some(asked) = self.psnr.filter(|&asked| summary.mean_psnr_db < asked) {
-            let short = asked - summary.mean_psnr_db;
-            writeln!(text, "short of          {asked} dB by {short:.2} dB, though the sample reached it")?;
+        if let Some(asked) = self.psnr {
+            let (reached, why) = match options.codec {
+                CodecOptions::Vq => (summary.mean_psnr_db, "though the sample reached it"),
+                CodecOptions::Layers(_) => (summary.min_psnr_db, "which is as close as the codebooks come"),
+            };
+            if reached < asked {
+                writeln!(text, "short of          {asked} dB by {:.2} dB, {why}", asked - reached)?;
+            }
         }
         if let Some(max_error) = summary.max_error {
             let ratio = |cells| summary.codewords as f64 / cells as f64;
@@ -205,7 +293,11 @@ impl Arguments {
             writeln!(text, "greatest error    {max_error} of 255{}", beside.unwrap_or_default())?;
         }
         writeln!(text, "searched on       {}", summary.device)?;
-        writeln!(text, "bytes per image   {}, and the codebook once", summary.bytes_per_image)?;
+        let bytes = summary.bytes_per_image;
+        match options.codec {
+            CodecOptions::Vq => writeln!(text, "bytes per image   {bytes}, and the codebook once")?,
+            CodecOptions::Layers(_) => writeln!(text, "bytes per image   {bytes} mean, and the codebooks once")?,
+        }
         writeln!(text, "PSNR              {:.2} dB mean, {:.2} dB worst", summary.mean_psnr_db, summary.min_psnr_db)?;
         writeln!(
             text,

@@ -1,5 +1,6 @@
 //! An encoding under way, kept on disk so that it can go on after an interruption.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
@@ -8,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::layers::{LayerSource, MadeLayers};
 use super::source::Source;
-use super::{Codebook, EncodeOptions, Skipped};
+use super::{Codebook, CodecOptions, EncodeOptions, Skipped};
 use crate::error::{Error, Result};
 use crate::format::atomic::{self, AtomicFile};
 use crate::format::checksum::{crc32c, to_hex};
 use crate::format::writer::CodingSpec;
+use crate::geometry::Geometry;
 
 /// The folder `OUT.qvq.partial` beside the archive that is being made.
 ///
@@ -35,18 +38,48 @@ pub(super) struct Checkpoint {
     kept: bool,
 }
 
-/// A codebook, and what it came of.
+/// What images are encoded with, and what came of making it.
 #[derive(Debug)]
-pub(super) struct Made {
-    pub codebook: Vec<u8>,
-    /// See [`EncodeSummary`](super::EncodeSummary).
-    pub uniform_cells: Option<usize>,
+pub(super) enum Made {
+    Vq {
+        codebook: Vec<u8>,
+        /// See [`EncodeSummary`](super::EncodeSummary).
+        uniform_cells: Option<usize>,
+    },
+    Layers(MadeLayers),
 }
 
 impl Made {
     /// What the archive is to be decoded with.
     pub fn coding(&self) -> CodingSpec {
-        CodingSpec::Vq { codebook: self.codebook.clone(), index_width: None }
+        match self {
+            Made::Vq { codebook, .. } => CodingSpec::Vq { codebook: codebook.clone(), index_width: None },
+            Made::Layers(made) => CodingSpec::Layers(made.books.clone()),
+        }
+    }
+
+    /// Codewords of all codebooks.
+    pub fn codewords(&self, geometry: &Geometry) -> usize {
+        match self {
+            Made::Vq { codebook, .. } => codebook.len() / geometry.codeword_len(),
+            Made::Layers(made) => made.books.counts().tensors().sum(),
+        }
+    }
+
+    /// Bytes of all codewords.
+    pub fn byte_len(&self) -> usize {
+        match self {
+            Made::Vq { codebook, .. } => codebook.len(),
+            Made::Layers(made) => made.books.byte_len(),
+        }
+    }
+
+    /// See [`EncodeSummary`](super::EncodeSummary).
+    pub fn uniform_cells(&self) -> Option<usize> {
+        match self {
+            Made::Vq { uniform_cells, .. } => *uniform_cells,
+            Made::Layers(_) => None,
+        }
     }
 }
 
@@ -57,6 +90,8 @@ enum Line {
     Task(BTreeMap<String, String>),
     /// The codebook is there, of this many bytes with this CRC-32C.
     Codebook { len: usize, crc32c: u32, uniform_cells: Option<usize> },
+    /// Codebooks of layers are there, likewise.
+    Layers { len: usize, crc32c: u32 },
     /// More images are done.
     Progress(Progressed),
 }
@@ -188,11 +223,13 @@ impl Checkpoint {
             match serde_json::from_slice(&line) {
                 Ok(Line::Task(found)) if good == 0 => task = found,
                 Ok(Line::Codebook { len, crc32c: checksum, uniform_cells }) if good > 0 && self.made.is_none() => {
-                    let codebook = fs::read(self.folder.join("codebook")).unwrap_or_default();
-                    if codebook.len() != len || crc32c(&codebook) != checksum {
-                        break;
-                    }
-                    self.made = Some(Made { codebook, uniform_cells });
+                    let Some(codebook) = self.read_codebook(len, checksum) else { break };
+                    self.made = Some(Made::Vq { codebook, uniform_cells });
+                }
+                Ok(Line::Layers { len, crc32c: checksum }) if good > 0 && self.made.is_none() => {
+                    let made = self.read_codebook(len, checksum).and_then(|json| serde_json::from_slice(&json).ok());
+                    let Some(made) = made else { break };
+                    self.made = Some(Made::Layers(made));
                 }
                 Ok(Line::Progress(progress)) if self.made.is_some() && self.follows(&progress) => {
                     self.done.push((good, progress));
@@ -206,6 +243,12 @@ impl Checkpoint {
             self.journal.set_len(good).map_err(Error::io("write", &self.folder))?;
         }
         Ok(task)
+    }
+
+    /// The file of the codebook, if it is what it was.
+    fn read_codebook(&self, len: usize, checksum: u32) -> Option<Vec<u8>> {
+        let codebook = fs::read(self.folder.join("codebook")).ok()?;
+        (codebook.len() == len && crc32c(&codebook) == checksum).then_some(codebook)
     }
 
     /// Whether a line tells of images behind those of the line before, each once and in order.
@@ -229,12 +272,19 @@ impl Checkpoint {
 
     /// Keeps the codebook.
     pub fn save_codebook(&mut self, made: &Made) -> Result<()> {
-        let Made { codebook, uniform_cells } = made;
-        let mut file = AtomicFile::create(self.folder.join("codebook"))?;
-        file.write_all(codebook).map_err(Error::io("write", self.folder.join("codebook")))?;
+        let path = self.folder.join("codebook");
+        let bytes: Cow<[u8]> = match made {
+            Made::Vq { codebook, .. } => codebook.into(),
+            Made::Layers(made) => serde_json::to_vec(made).map_err(|e| Error::io("write", &path)(e.into()))?.into(),
+        };
+        let mut file = AtomicFile::create(&path)?;
+        file.write_all(&bytes).map_err(Error::io("write", &path))?;
         file.commit()?;
-        let (crc32c, uniform_cells) = (crc32c(codebook), *uniform_cells);
-        self.note(&Line::Codebook { len: codebook.len(), crc32c, uniform_cells })?;
+        let (len, crc32c) = (bytes.len(), crc32c(&bytes));
+        self.note(&match made {
+            Made::Vq { uniform_cells, .. } => Line::Codebook { len, crc32c, uniform_cells: *uniform_cells },
+            Made::Layers(_) => Line::Layers { len, crc32c },
+        })?;
         self.saved = Instant::now();
         self.kept = true;
         Ok(())
@@ -307,10 +357,19 @@ impl Drop for Checkpoint {
 /// All that the bytes of an archive depend on, the pixels of the images aside.
 fn task(source: &dyn Source, options: &EncodeOptions) -> BTreeMap<String, String> {
     let pair = |(a, b): (u32, u32)| format!("{a}x{b}");
-    let codebook = match &options.codebook {
-        Codebook::Train(codewords) => format!("at most {codewords} codewords"),
-        Codebook::MaxError(bound) => format!("no error above {bound}"),
-        Codebook::Given(codebook) => format!("{} bytes with CRC-32C {}", codebook.len(), to_hex(crc32c(codebook))),
+    let patch = match options.codec {
+        CodecOptions::Vq => pair(options.patch),
+        CodecOptions::Layers(_) => String::new(),
+    };
+    let given = |codebook: &[u8]| format!("{} bytes with CRC-32C {}", codebook.len(), to_hex(crc32c(codebook)));
+    let codebook = match (&options.codec, &options.codebook) {
+        (CodecOptions::Layers(layers), _) => match &layers.books {
+            LayerSource::Train => "layers".into(),
+            LayerSource::Given(books) => format!("layers of {}", given(&serde_json::to_vec(books).unwrap_or_default())),
+        },
+        (CodecOptions::Vq, Codebook::Train(codewords)) => format!("at most {codewords} codewords"),
+        (CodecOptions::Vq, Codebook::MaxError(bound)) => format!("no error above {bound}"),
+        (CodecOptions::Vq, Codebook::Given(codebook)) => given(codebook),
     };
     let (mut names, mut labels) = (0, 0);
     for image in 0..source.len() {
@@ -329,7 +388,7 @@ fn task(source: &dyn Source, options: &EncodeOptions) -> BTreeMap<String, String
         ("classes", classes),
         ("size", pair(options.image_size)),
         ("channels", options.channels.to_string()),
-        ("patch", pair(options.patch)),
+        ("patch", patch),
         ("codebook", codebook),
         ("on_error", options.on_error.to_string()),
     ];

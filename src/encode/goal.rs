@@ -10,7 +10,7 @@ use super::nearest::NearestCodeword;
 use super::picture::{Image, ReadOptions};
 use super::quality::psnr_db;
 use super::source::Source;
-use super::{Codebook, EncodeOptions, kmeans, prepare, sample, vq};
+use super::{Codebook, EncodeOptions, kmeans, sample, vq};
 use crate::error::{Error, Result};
 use crate::format::index::IndexWidth;
 use crate::geometry::Geometry;
@@ -128,6 +128,20 @@ pub fn choose(
     }
 }
 
+/// Bytes of an archive that are there whatever its rows and codebooks are, at most, but for long class names.
+pub(super) fn fixed_bytes(source: &dyn Source) -> Result<u64> {
+    let mut captions = 0;
+    if source.has_captions() {
+        for image in 0..source.len() {
+            captions += source.caption(image)?.map_or(0, |caption| caption.len());
+        }
+    }
+    // Checksums and PSNR; labels; where captions begin. 4096 bytes hold a header without long class names.
+    let each = 8 + if source.has_labels() { 8 } else { 0 } + if source.has_captions() { 8 } else { 0 };
+    let classes: usize = source.classes().iter().flatten().map(|class| class.len() + 8).sum();
+    Ok(4096 + source.len() as u64 * each + (captions + classes) as u64)
+}
+
 /// Trials on a sample of a source.
 struct Trials<'a> {
     options: &'a EncodeOptions,
@@ -159,17 +173,7 @@ impl<'a> Trials<'a> {
             true => chosen.iter().map(|&image| training.images[image].clone()).collect(),
             false => chosen.iter().rev().map(|&image| training.images.swap_remove(image)).collect(),
         };
-        let mut captions = 0;
-        if source.has_captions() {
-            for image in 0..source.len() {
-                captions += source.caption(image)?.map_or(0, |caption| caption.len());
-            }
-        }
-        let samples = source.len() as u64;
-        // Checksums and PSNR; labels; where captions begin. 4096 bytes hold a header without long class names.
-        let each = 8 + if source.has_labels() { 8 } else { 0 } + if source.has_captions() { 8 } else { 0 };
-        let classes: usize = source.classes().iter().flatten().map(|class| class.len() + 8).sum();
-        let fixed = 4096 + samples * each + (captions + classes) as u64;
+        let (samples, fixed) = (source.len() as u64, fixed_bytes(source)?);
         Ok(Self { options, progress, training, measured, samples, fixed, made: Vec::new() })
     }
 
@@ -354,29 +358,8 @@ struct Kept {
 impl Kept {
     fn new(source: &dyn Source, images: &[usize], options: &EncodeOptions, progress: &dyn Progress) -> Result<Self> {
         let counter = Counter::new(progress, "reading", images.len());
-        let read = |&index: &usize| {
-            let image = prepare(source, index, options);
-            counter.add(1)?;
-            match image {
-                Ok(image) => Ok(Ok(image.pixels)),
-                Err(error) if options.on_error.skips(&error) => Ok(Err(error.with_causes())),
-                Err(error) => Err(error),
-            }
-        };
-        let results: Vec<Result<Vec<u8>, String>> = images.par_iter().map(read).collect::<Result<_>>()?;
-        let mut first_problem = String::new();
-        let mut kept = Vec::with_capacity(results.len());
-        for result in results {
-            match result {
-                Ok(pixels) => kept.push(pixels),
-                Err(reason) if first_problem.is_empty() => first_problem = reason,
-                Err(_) => (),
-            }
-        }
-        match kept.is_empty() {
-            true => Err(Error::AllSkipped { files: images.len(), first: first_problem }),
-            false => Ok(Self { size: options.image_size, images: kept }),
-        }
+        let images = sample::images(source, images, options, counter, |pixels| pixels)?;
+        Ok(Self { size: options.image_size, images })
     }
 }
 

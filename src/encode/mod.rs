@@ -9,6 +9,7 @@ mod cover;
 mod goal;
 mod jpeg;
 mod kmeans;
+mod layers;
 mod nearest;
 mod pass;
 mod patches;
@@ -38,6 +39,7 @@ pub use checkpoint::partial_folder;
 pub use compare::{Budget, Comparison, Quality, Rival, compare};
 pub use goal::{Choice, Goal, PATCHES, Trial, choose};
 pub use kmeans::{train, train_with};
+pub use layers::{LayerOptions, LayerSource, LayerTraining, Rate, train_layers};
 pub use nearest::NearestCodeword;
 pub use picture::{Image, MAX_PIXELS, ReadOptions};
 pub use pipeline::{EncodeSummary, encode};
@@ -51,19 +53,22 @@ pub use ssim::ssim;
 
 use crate::archive::Archive;
 use crate::error::{Error, Result};
+use crate::format::codec::Codec;
 use crate::geometry::Geometry;
 use crate::output::named;
 
 /// How images become an archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EncodeOptions {
     /// Width and height of the archive's images in pixels.
     pub image_size: (u32, u32),
     /// Channels of the archive's images: 1 (grey), 3 (RGB) or 4 (RGBA).
     pub channels: u32,
-    /// Width and height of a patch in pixels.
+    /// What images are encoded as.
+    pub codec: CodecOptions,
+    /// With [`CodecOptions::Vq`]: width and height of a patch in pixels.
     pub patch: (u32, u32),
-    /// Where the codewords come from.
+    /// With [`CodecOptions::Vq`]: where the codewords come from.
     pub codebook: Codebook,
     /// How images of another size are brought to the archive's.
     pub fit: Fit,
@@ -91,8 +96,17 @@ impl EncodeOptions {
     /// # Errors
     /// [`Error::Geometry`] or [`Error::Argument`] for options out of range.
     pub fn geometry(&self) -> Result<Geometry> {
-        let geometry = Geometry::new(self.image_size, self.channels, self.patch)?;
         self.resize().check()?;
+        if let CodecOptions::Layers(layers) = &self.codec {
+            layers.check(self.channels)?;
+            if self.searcher != Searcher::Cpu {
+                let found = self.searcher.name();
+                let expected = "the CPU for the codec \"layers\": no GPU searches its codebooks".into();
+                return Err(Error::Argument { argument: "what searches for codewords", found, expected });
+            }
+            return Geometry::new(self.image_size, self.channels, BLOCK);
+        }
+        let geometry = Geometry::new(self.image_size, self.channels, self.patch)?;
         match &self.codebook {
             Codebook::Train(codewords) => kmeans::check_codewords(*codewords)?,
             Codebook::MaxError(_) if self.searcher == Searcher::Cpu => (),
@@ -112,7 +126,7 @@ impl EncodeOptions {
     /// The most by which a value may differ, if that is asked for.
     pub(crate) fn max_error(&self) -> Option<u8> {
         match self.codebook {
-            Codebook::MaxError(bound) => Some(bound),
+            Codebook::MaxError(bound) if self.codec == CodecOptions::Vq => Some(bound),
             _ => None,
         }
     }
@@ -133,6 +147,7 @@ impl Default for EncodeOptions {
         Self {
             image_size: (224, 224),
             channels: 3,
+            codec: CodecOptions::Vq,
             patch: (4, 4),
             codebook: Codebook::Train(65_536),
             fit: Fit::Crop,
@@ -146,6 +161,19 @@ impl Default for EncodeOptions {
         }
     }
 }
+
+/// What images are encoded as.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum CodecOptions {
+    /// One codebook of patches, one index per patch.
+    #[default]
+    Vq,
+    /// Layers that add up, as many as each block needs.
+    Layers(LayerOptions),
+}
+
+/// Width and height of a block of layers.
+const BLOCK: (u32, u32) = (8, 8);
 
 /// Where codewords come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,6 +243,7 @@ mod key {
     pub const FILTER: &str = "filter";
     pub const MAX_PIXELS: &str = "max_pixels";
     pub const SEED: &str = "seed";
+    pub const RATE: &str = "rate";
 }
 
 /// What an archive records of the options that the rest of it does not tell: [`options_of`] reads it back.
@@ -224,24 +253,37 @@ fn recorded(options: &EncodeOptions) -> Vec<(String, String)> {
     if options.max_pixels != MAX_PIXELS {
         entries.push((key::MAX_PIXELS, options.max_pixels.to_string()));
     }
-    if let Codebook::Train(_) = options.codebook {
+    let (rate, is_trained) = match &options.codec {
+        CodecOptions::Vq => (None, matches!(options.codebook, Codebook::Train(_))),
+        CodecOptions::Layers(layers) => (Some(layers.rate.to_string()), layers.books == LayerSource::Train),
+    };
+    entries.extend(rate.map(|rate| (key::RATE, rate)));
+    if is_trained {
         entries.push((key::SEED, options.seed.to_string()));
     }
     entries.into_iter().map(|(key, value)| (key.into(), value)).collect()
 }
 
 /// The options that an archive was encoded with, as far as it tells, so that [`prepare`] gives the images that it
-/// stands for. What it does not tell is as in [`EncodeOptions::default`]; the codebook is one of as many codewords.
+/// stands for. What it does not tell is as in [`EncodeOptions::default`]; the codebook is one of as many codewords, or trained anew.
 ///
 /// # Errors
 /// [`Error::Metadata`] if it tells something that this version does not know.
 pub fn options_of<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<EncodeOptions> {
     let g = archive.geometry();
     let defaults = EncodeOptions::default();
+    let (codec, patch) = match archive.codec() {
+        Codec::Vq => (CodecOptions::Vq, (g.patch_width() as u32, g.patch_height() as u32)),
+        Codec::Layers => {
+            let rate = read_back(archive, key::RATE, "a rate of this version's")?.unwrap_or_default();
+            (CodecOptions::Layers(LayerOptions { rate, books: LayerSource::Train }), defaults.patch)
+        }
+    };
     Ok(EncodeOptions {
         image_size: (g.image_width() as u32, g.image_height() as u32),
         channels: g.channels() as u32,
-        patch: (g.patch_width() as u32, g.patch_height() as u32),
+        codec,
+        patch,
         codebook: match (archive.max_error(), archive.vq()) {
             (Some(bound), _) => Codebook::MaxError(bound),
             (None, Ok(vq)) => Codebook::Train(vq.codewords()),

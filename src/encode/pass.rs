@@ -75,7 +75,7 @@ impl<'a> Pass<'a> {
                     checkpoint.forget_from(place)?;
                     break 'done;
                 }
-                tally.add(sample.squared_error);
+                tally.add(sample.squared_error, sample.len);
             }
             counter.as_ref().map_or(Ok(()), |counter| counter.add(images - next))?;
             tally.skipped.extend(skipped);
@@ -162,7 +162,7 @@ impl<'a> Pass<'a> {
                 let (label, caption) = (self.source.label(image), self.source.caption(image)?);
                 let psnr_db = Some(psnr_db(squared_error, self.tally.image_len) as f32);
                 self.writer.push_row(&row, SampleInfo { label, caption: caption.as_deref(), psnr_db })?;
-                self.tally.add(squared_error);
+                self.tally.add(squared_error, row.len());
                 let (len, crc32c) = (row.len(), self.writer.last_checksum());
                 if self.source.is_lasting() {
                     self.unsaved.samples.push(Sample { image, squared_error, len, crc32c, label, caption });
@@ -224,6 +224,8 @@ pub(super) struct Tally {
     sum_psnr_db: f64,
     pub min_psnr_db: f64,
     pub squared_error: u64,
+    /// Bytes of all rows.
+    rows_len: u64,
     pub skipped: Vec<Skipped>,
 }
 
@@ -231,18 +233,24 @@ impl Tally {
     fn new(geometry: &Geometry) -> Self {
         let image_len = geometry.image_len() as u64;
         let (sum_psnr_db, min_psnr_db) = (0.0, f64::INFINITY);
-        Self { image_len, samples: 0, sum_psnr_db, min_psnr_db, squared_error: 0, skipped: Vec::new() }
+        Self { image_len, samples: 0, sum_psnr_db, min_psnr_db, squared_error: 0, rows_len: 0, skipped: Vec::new() }
     }
 
-    fn add(&mut self, squared_error: u64) {
+    fn add(&mut self, squared_error: u64, row_len: usize) {
         let psnr = psnr_db(squared_error, self.image_len);
         self.samples += 1;
         self.sum_psnr_db += psnr;
         self.min_psnr_db = psnr.min(self.min_psnr_db);
         self.squared_error += squared_error;
+        self.rows_len += row_len as u64;
     }
 
     pub fn mean_psnr_db(&self) -> f64 {
         self.sum_psnr_db / self.samples as f64
+    }
+
+    /// Bytes of a row in the mean, rounded.
+    pub fn mean_row_len(&self) -> usize {
+        ((self.rows_len + self.samples as u64 / 2) / self.samples as u64) as usize
     }
 }

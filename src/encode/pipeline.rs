@@ -4,14 +4,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::checkpoint::{Checkpoint, Made};
+use super::layers::{self, Layers};
 use super::pass::Pass;
 use super::quality::psnr_db;
 use super::skipped::Skipped;
 use super::source::Source;
 use super::vq::Vq;
-use super::{Codebook, EncodeOptions, cover, kmeans, sample};
+use super::{Codebook, CodecOptions, EncodeOptions, cover, kmeans, sample};
 use crate::error::{Error, Result};
 use crate::format::MAX_CODEWORDS;
+use crate::format::codec::Codec;
+use crate::geometry::Geometry;
 use crate::progress::Progress;
 
 /// What an encoding came to.
@@ -23,10 +26,14 @@ pub struct EncodeSummary {
     pub skipped: Vec<Skipped>,
     /// Names of the classes; `None` if the source has none.
     pub classes: Option<Vec<String>>,
+    /// What images were encoded as.
+    pub codec: Codec,
     /// Width and height of a patch in pixels.
     pub patch: (u32, u32),
-    /// Codewords in the codebook.
+    /// Codewords in the codebook, or in all codebooks together.
     pub codewords: usize,
+    /// Bytes of all codewords.
+    pub codebook_bytes: usize,
     /// What searched for nearest codewords: `cpu`, or an adapter's name.
     pub device: String,
     /// The most by which a value of a decoded image differs from the resized source, if it was asked for.
@@ -36,7 +43,7 @@ pub struct EncodeSummary {
     pub uniform_cells: Option<usize>,
     /// Bits of a stored index.
     pub index_bits: usize,
-    /// Bytes of the index row of an image.
+    /// Bytes of the row of an image; in the mean, rounded, where they differ.
     pub bytes_per_image: usize,
     /// Bytes of the archive.
     pub file_len: u64,
@@ -106,30 +113,19 @@ fn encode_saving(
     // Now rather than after the training: the folder may not exist.
     let mut checkpoint = Checkpoint::open(source, output, options, every)?;
     let start = Instant::now();
-    let (made, sampled) = match (checkpoint.codebook(), &options.codebook) {
-        (Some(made), _) => (made, start),
-        (None, Codebook::Given(codebook)) => (Made { codebook: codebook.clone(), uniform_cells: None }, start),
-        (None, Codebook::MaxError(bound)) => {
-            let covering = cover::codebook(source, &geometry, options, *bound, MAX_CODEWORDS, progress)?;
-            (Made { codebook: covering.codebook, uniform_cells: covering.uniform_cells }, start)
-        }
-        (None, Codebook::Train(codewords)) => {
-            let training_patches = sample::sample(source, &geometry, options, *codewords, progress)?;
-            let sampled = Instant::now();
-            let (searcher, len) = (&options.searcher, geometry.codeword_len());
-            let codebook = kmeans::train_with(searcher, &training_patches, len, *codewords, progress)?;
-            (Made { codebook, uniform_cells: None }, sampled)
-        }
+    let (made, sampled) = match checkpoint.codebook() {
+        Some(made) => (made, start),
+        None => make(source, &geometry, options, start, progress)?,
     };
     if !checkpoint.is_kept() && checkpoint.is_due() {
         checkpoint.save_codebook(&made)?;
     }
     let trained = Instant::now();
 
-    let vq = Vq::new(options, &made.codebook)?;
+    let coder = Coder::new(options, &made)?;
     let mut pass = Pass::new(source, options, &made, checkpoint, progress)?;
     let resumed = pass.next;
-    if let Err(error) = vq.run(&mut pass, progress) {
+    if let Err(error) = coder.run(&mut pass, progress) {
         // Where that fails, what was saved before is still there, and the first error tells more.
         let _ = pass.keep();
         return Err(error);
@@ -141,13 +137,15 @@ fn encode_saving(
     Ok(EncodeSummary {
         samples: tally.samples,
         classes: source.classes(),
-        patch: options.patch,
-        codewords: made.codebook.len() / geometry.codeword_len(),
+        codec: coder.codec(),
+        patch: (geometry.patch_width() as u32, geometry.patch_height() as u32),
+        codewords: made.codewords(&geometry),
+        codebook_bytes: made.byte_len(),
         device: options.searcher.name(),
         max_error: options.max_error(),
-        uniform_cells: made.uniform_cells,
-        index_bits: vq.index_width.bits(),
-        bytes_per_image: vq.index_width.row_len(geometry.patches()),
+        uniform_cells: made.uniform_cells(),
+        index_bits: coder.index_bits(),
+        bytes_per_image: tally.mean_row_len(),
         file_len,
         mean_psnr_db: tally.mean_psnr_db(),
         min_psnr_db: tally.min_psnr_db,
@@ -161,6 +159,72 @@ fn encode_saving(
     })
 }
 
+/// Makes what images are encoded with, and says when the images to train on were read: at the `start` if there are none.
+fn make(
+    source: &dyn Source,
+    geometry: &Geometry,
+    options: &EncodeOptions,
+    start: Instant,
+    progress: &dyn Progress,
+) -> Result<(Made, Instant)> {
+    Ok(match (&options.codec, &options.codebook) {
+        (CodecOptions::Layers(layers), _) => {
+            let (made, sampled) = layers::make(source, options, layers, progress)?;
+            (Made::Layers(made), sampled.unwrap_or(start))
+        }
+        (CodecOptions::Vq, Codebook::Given(codebook)) => {
+            (Made::Vq { codebook: codebook.clone(), uniform_cells: None }, start)
+        }
+        (CodecOptions::Vq, Codebook::MaxError(bound)) => {
+            let covering = cover::codebook(source, geometry, options, *bound, MAX_CODEWORDS, progress)?;
+            (Made::Vq { codebook: covering.codebook, uniform_cells: covering.uniform_cells }, start)
+        }
+        (CodecOptions::Vq, Codebook::Train(codewords)) => {
+            let training_patches = sample::sample(source, geometry, options, *codewords, progress)?;
+            let sampled = Instant::now();
+            let (searcher, len) = (&options.searcher, geometry.codeword_len());
+            let codebook = kmeans::train_with(searcher, &training_patches, len, *codewords, progress)?;
+            (Made::Vq { codebook, uniform_cells: None }, sampled)
+        }
+    })
+}
+
+/// What turns images into rows.
+enum Coder<'a> {
+    Vq(Vq<'a>),
+    Layers(Layers),
+}
+
+impl<'a> Coder<'a> {
+    fn new(options: &EncodeOptions, made: &'a Made) -> Result<Self> {
+        Ok(match made {
+            Made::Vq { codebook, .. } => Self::Vq(Vq::new(options, codebook)?),
+            Made::Layers(made) => Self::Layers(Layers::new(options, made)?),
+        })
+    }
+
+    fn run(&self, pass: &mut Pass, progress: &dyn Progress) -> Result<()> {
+        match self {
+            Self::Vq(vq) => vq.run(pass, progress),
+            Self::Layers(layers) => layers.run(pass, progress),
+        }
+    }
+
+    fn codec(&self) -> Codec {
+        match self {
+            Self::Vq(_) => Codec::Vq,
+            Self::Layers(_) => Codec::Layers,
+        }
+    }
+
+    fn index_bits(&self) -> usize {
+        match self {
+            Self::Vq(vq) => vq.index_width.bits(),
+            Self::Layers(layers) => layers.index_bits(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -170,7 +234,8 @@ mod tests {
 
     use super::*;
     use crate::encode::{
-        Fit, Folder, Image, OnError, ReadOptions, options_of, partial_folder, prepare, psnr, skipped_report,
+        Fit, Folder, Image, LayerOptions, OnError, ReadOptions, options_of, partial_folder, prepare, psnr,
+        skipped_report,
     };
     use crate::{Archive, CpuDecoder, Decoder, OutputSpec};
 
@@ -375,19 +440,25 @@ mod tests {
     #[test]
     fn an_interrupted_encoding_goes_on_to_the_same_bytes() {
         let (folder, source, options) = many();
-        let [whole, output] = ["whole.qvq", "out.qvq"].map(|name| folder.path().join(name));
-        let expected = encode(&source, &whole, &options, &()).expect("encode");
+        for codec in [CodecOptions::Vq, CodecOptions::Layers(LayerOptions::default())] {
+            goes_on(folder.path(), &source, &EncodeOptions { codec, ..options.clone() });
+        }
+    }
+
+    fn goes_on(folder: &Path, source: &Folder, options: &EncodeOptions) {
+        let [whole, output] = ["whole.qvq", "out.qvq"].map(|name| folder.join(name));
+        let expected = encode(source, &whole, options, &()).expect("encode");
         assert_eq!((expected.samples, expected.skipped.len(), expected.resumed), (593, 7, 0));
         let resume = EncodeOptions { resume: true, ..options.clone() };
         fs::write(&output, "an older archive").expect("write");
         let mut done = 0;
         for images in [300, 301, 520] {
             let stop = StopAt::new(images);
-            let stopped = encode_saving(&source, &output, &resume, &stop, Duration::ZERO);
+            let stopped = encode_saving(source, &output, &resume, &stop, Duration::ZERO);
             assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
             assert_eq!(fs::read(&output).expect("read"), b"an older archive");
             assert!(partial_folder(&output).join("archive").exists());
-            match encode(&source, &output, &options, &()) {
+            match encode(source, &output, options, &()) {
                 Err(Error::Unfinished { images, of: 600, .. }) => {
                     assert!(images >= done);
                     done = images;
@@ -395,7 +466,7 @@ mod tests {
                 other => unreachable!("{other:?}"),
             }
         }
-        let summary = encode(&source, &output, &resume, &()).expect("encode");
+        let summary = encode(source, &output, &resume, &()).expect("encode");
         assert!(summary.resumed == done && done >= 256, "{done}");
         assert_eq!(
             (summary.mean_psnr_db, summary.min_psnr_db, &summary.skipped),

@@ -82,6 +82,38 @@ pub(super) fn sample(
     }
 }
 
+/// What `keep` makes of the pixels of these images; of those that are not left out.
+pub(super) fn images<T: Send>(
+    source: &dyn Source,
+    images: &[usize],
+    options: &EncodeOptions,
+    counter: Counter,
+    keep: impl Fn(Vec<u8>) -> T + Sync,
+) -> Result<Vec<T>> {
+    let read = |&index: &usize| {
+        let image = prepare(source, index, options);
+        counter.add(1)?;
+        match image {
+            Ok(image) => Ok(Ok(keep(image.pixels))),
+            Err(error) if options.on_error.skips(&error) => Ok(Err(error.with_causes())),
+            Err(error) => Err(error),
+        }
+    };
+    let results: Vec<Result<T, String>> = images.par_iter().map(read).collect::<Result<_>>()?;
+    let mut first_problem = None;
+    let mut kept = Vec::with_capacity(results.len());
+    for result in results {
+        match result {
+            Ok(image) => kept.push(image),
+            Err(reason) => _ = first_problem.get_or_insert(reason),
+        }
+    }
+    match first_problem {
+        Some(first) if kept.is_empty() => Err(Error::AllSkipped { files: images.len(), first }),
+        _ => Ok(kept),
+    }
+}
+
 /// How many of so many images are taken, and how many patches of each.
 fn amounts(geometry: &Geometry, images: usize, codewords: usize) -> (usize, usize) {
     let fit = MAX_BYTES / (geometry.codeword_len() + OVERHEAD);

@@ -1,5 +1,7 @@
 //! The codebooks of the codec "layers", and which of them a block's codewords are taken from.
 
+use serde::{Deserialize, Serialize};
+
 use super::container::{TensorInfo, describe};
 use super::header::{Metadata, Tensors};
 use super::key;
@@ -15,7 +17,7 @@ pub const QUARTER_STAGES: usize = 7;
 pub const INDEX_BITS: u32 = 16;
 
 /// The codebooks of the codec "layers". `T` holds the codewords of one: a `Vec<i8>` or where they are in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Books<T> {
     /// Bits of an index, 1 to 16; no codebook has more codewords than they can name.
     pub index_bits: u32,
@@ -26,7 +28,7 @@ pub struct Books<T> {
 }
 
 /// Codebooks of brightness or of colour.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component<T> {
     /// The codebooks.
     pub books: Vec<Book<T>>,
@@ -35,7 +37,7 @@ pub struct Component<T> {
 }
 
 /// A codebook.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Book<T> {
     /// What a codeword covers.
     pub cover: Cover,
@@ -45,7 +47,7 @@ pub struct Book<T> {
 }
 
 /// What a codeword covers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Cover {
     /// A block.
     Block,
@@ -54,7 +56,7 @@ pub enum Cover {
 }
 
 /// A way to make a block: a sum of codewords, one from each of these codebooks.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Mode {
     /// Codebooks (by number) whose codewords cover the block, at most 3.
     pub block: Vec<usize>,

@@ -1,15 +1,16 @@
-//! An archive's codebook on a GPU, and the batches decoded with it.
+//! An archive's codebooks on a GPU, and the batches decoded with them.
 
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::batch::{BatchPart, PendingBatch};
-use super::decode::{CodewordLayout, Kernel, Params, Pipelines, workgroup_size};
+use super::coding::Coding;
 use super::device::Device;
-use super::plan::{Chunk, Input, Limits, Pass, Rows, Sizes, Source, TooSmall, plan};
+use super::kernels::{Kernels, workgroup_size};
+use super::plan::{Chunk, Image, Kernel, Limits, Pass, Rows, Source, TooSmall, plan};
 use crate::archive::Archive;
-use crate::decode::{Decoder, check_call, check_row_lens};
+use crate::decode::{Decoder, check_call};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::output::OutputSpec;
@@ -21,10 +22,7 @@ pub(super) const OUTPUT_USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE.
 /// Passes whose parameters share a buffer: it stays small even when a batch takes thousands.
 pub(super) const MOST_PASSES: u64 = 1024;
 
-/// Codebook bytes that are handed to the driver at a time.
-const UPLOAD: usize = 32 << 20;
-
-/// Decodes on a GPU. The codebook is uploaded once; clones share it.
+/// Decodes on a GPU. The codebooks are uploaded once; clones share them.
 #[derive(Debug, Clone)]
 pub struct GpuDecoder {
     shared: Arc<Shared>,
@@ -34,28 +32,19 @@ pub struct GpuDecoder {
 struct Shared {
     device: Device,
     name: String,
-    sizes: Sizes,
+    geometry: Geometry,
     limits: Limits,
-    codewords: usize,
-    codebook: Vec<CodebookPart>,
-    pipelines: Pipelines,
-}
-
-/// Codewords in a buffer that can be bound as a whole.
-#[derive(Debug, Clone)]
-pub(super) struct CodebookPart {
-    pub buffer: wgpu::Buffer,
-    pub codewords: Range<usize>,
+    coding: Coding,
+    kernels: Kernels,
 }
 
 /// What a batch is made of.
 pub(super) enum Batch<'a> {
     Rows(&'a [&'a [u8]]),
-    /// Samples among the rows that the device keeps, in parts of so many.
+    /// Images whose rows the device keeps, in these parts.
     Resident {
-        samples: &'a [u32],
+        images: &'a [Image],
         parts: &'a [wgpu::Buffer],
-        per_part: u32,
     },
 }
 
@@ -63,7 +52,7 @@ impl Batch<'_> {
     fn len(&self) -> usize {
         match self {
             Batch::Rows(rows) => rows.len(),
-            Batch::Resident { samples, .. } => samples.len(),
+            Batch::Resident { images, .. } => images.len(),
         }
     }
 }
@@ -109,31 +98,24 @@ impl Prepared {
 }
 
 impl GpuDecoder {
-    /// Uploads an archive's codebook to a device.
+    /// Uploads an archive's codebooks to a device.
     ///
     /// # Errors
-    /// [`Error::OtherCodec`] for an archive of a codec that it does not decode; [`Error::Gpu`] if the device fails, for
-    /// want of memory for example; [`Error::GpuLimit`] if it cannot hold a codeword.
+    /// [`Error::Gpu`] if the device fails, for want of memory for example; [`Error::GpuLimit`] if it cannot hold a
+    /// codeword, or not bind all codebooks of layers.
     pub fn new<D: AsRef<[u8]>>(device: &Device, archive: &Archive<D>) -> Result<Self> {
-        let vq = archive.vq()?;
-        let sizes = Sizes { geometry: *archive.geometry(), index_width: vq.index_width() };
         let raw_limits = device.raw().limits();
-        let pipelines = Pipelines::new(device, workgroup_size(&raw_limits))?;
+        let kernels = Kernels::new(device, Coding::shader(archive.codec()), workgroup_size(&raw_limits))?;
         let limits = Limits {
             binding: raw_limits.max_storage_buffer_binding_size.min(raw_limits.max_buffer_size),
             buffer: raw_limits.max_buffer_size / 4 * 4,
             alignment: u64::from(raw_limits.min_storage_buffer_offset_alignment).max(4),
             workgroups_per_dimension: raw_limits.max_compute_workgroups_per_dimension.into(),
-            workgroup_size: pipelines.workgroup_size().into(),
+            workgroup_size: kernels.workgroup_size().into(),
         };
-        let layout = CodewordLayout::new(&sizes.geometry);
-        let (stored_len, most) = (sizes.geometry.codeword_len(), limits.binding.min(limits.buffer));
-        let pad = |stored: &[u8], padded: &mut [u8]| layout.pad(stored, padded);
-        let codebook = upload_codebook(device, vq.codebook(), stored_len, layout.len(), most, pad)?;
-        let name = device.description().to_string();
-        let codewords = vq.codewords();
-        let device = device.clone();
-        Ok(Self { shared: Arc::new(Shared { device, name, sizes, limits, codewords, codebook, pipelines }) })
+        let coding = Coding::new(device, &limits, archive)?;
+        let (device, name, geometry) = (device.clone(), device.description().to_string(), *archive.geometry());
+        Ok(Self { shared: Arc::new(Shared { device, name, geometry, limits, coding, kernels }) })
     }
 
     /// The device that decodes.
@@ -146,11 +128,15 @@ impl GpuDecoder {
     /// # Errors
     /// [`Error::Normalization`] if the output does not fit the images; [`Error::Gpu`] if the device fails.
     pub fn compile(&self, spec: &OutputSpec) -> Result<()> {
-        let Shared { device, sizes, codebook, pipelines, .. } = &*self.shared;
-        spec.check(&sizes.geometry)?;
-        let columns = sizes.fit_columns() && codebook.len() == 1;
-        let kernel = if columns { Kernel::columns(spec.dtype) } else { Kernel::Words };
-        device.scope("compiling a kernel", || drop(pipelines.get(device, kernel, false, sizes, spec)))
+        spec.check(self.geometry())?;
+        let fast = self.shared.coding.sizes().fast_units.is_some();
+        let kernel = if fast { Kernel::Fast } else { Kernel::Words };
+        self.device().scope("compiling a kernel", || drop(self.pipeline(kernel, false, spec)))
+    }
+
+    fn pipeline(&self, kernel: Kernel, resident: bool, spec: &OutputSpec) -> wgpu::ComputePipeline {
+        let Shared { device, coding, kernels, .. } = &*self.shared;
+        kernels.get(device, kernel, resident, spec, || coding.constants(spec, resident, kernels.workgroup_size()))
     }
 
     /// The same decoder with workgroups of another size, for measuring; at most as many invocations as the device allows.
@@ -158,19 +144,18 @@ impl GpuDecoder {
     /// # Errors
     /// [`Error::Gpu`] if the device fails.
     pub fn with_workgroup_size(&self, size: u32) -> Result<Self> {
-        let Shared { device, name, sizes, limits, codewords, codebook, .. } = &*self.shared;
+        let Shared { device, name, geometry, limits, coding, kernels } = &*self.shared;
         let raw_limits = device.raw().limits();
         let most = raw_limits.max_compute_invocations_per_workgroup.min(raw_limits.max_compute_workgroup_size_x);
-        let pipelines = Pipelines::new(device, size.clamp(1, most))?;
-        let limits = Limits { workgroup_size: pipelines.workgroup_size().into(), ..*limits };
-        let (device, name, codebook) = (device.clone(), name.clone(), codebook.clone());
-        let shared = Shared { device, name, sizes: *sizes, limits, codewords: *codewords, codebook, pipelines };
-        Ok(Self { shared: Arc::new(shared) })
+        let kernels = Kernels::new(device, kernels.source(), size.clamp(1, most))?;
+        let limits = Limits { workgroup_size: kernels.workgroup_size().into(), ..*limits };
+        let (device, name, coding) = (device.clone(), name.clone(), coding.clone());
+        Ok(Self { shared: Arc::new(Shared { device, name, geometry: *geometry, limits, coding, kernels }) })
     }
 
     /// Invocations of a workgroup.
     pub fn workgroup_size(&self) -> u32 {
-        self.shared.pipelines.workgroup_size()
+        self.shared.kernels.workgroup_size()
     }
 
     /// Hands a batch to the GPU and returns while it works. Several batches can be in flight; they run in order.
@@ -200,23 +185,21 @@ impl GpuDecoder {
         Ok(PendingBatch::new(device.clone(), prepared, submission, len))
     }
 
-    /// Plans a batch and writes its index rows, or the numbers of resident ones, and parameters to buffers.
+    /// Plans a batch and writes its rows, what the shader is told of images, and parameters to buffers.
     pub(super) fn prepare(&self, batch: &Batch, spec: &OutputSpec) -> Result<Prepared> {
-        let Shared { device, sizes, limits, codebook, .. } = &*self.shared;
+        let Shared { device, geometry, limits, coding, .. } = &*self.shared;
         let source = match batch {
             Batch::Rows(rows) => {
-                let len = spec.batch_len(&sizes.geometry, rows.len());
-                check_call(&sizes.geometry, rows.len(), spec, len)?;
-                check_row_lens(sizes.index_width.row_len(sizes.geometry.patches()), rows)?;
-                Source::Host(rows.len())
+                check_call(geometry, rows.len(), spec, spec.batch_len(geometry, rows.len()))?;
+                coding.check_rows(rows)?;
+                coding.source(rows)
             }
-            Batch::Resident { samples, per_part, .. } => {
-                spec.check(&sizes.geometry)?;
-                Source::Resident { samples, per_part: *per_part }
+            Batch::Resident { images, .. } => {
+                spec.check(geometry)?;
+                Source::Resident(images)
             }
         };
-        let chunks =
-            plan(limits, sizes, spec, source, codebook.len()).map_err(|too_small| self.limit_error(too_small))?;
+        let chunks = plan(limits, &coding.sizes(), spec, &source).map_err(|too_small| self.limit_error(too_small))?;
         device.scope("preparing a batch", || {
             let mut prepared = Prepared { parts: Vec::new(), used: Vec::new(), dispatches: Vec::new() };
             chunks.iter().for_each(|chunk| self.prepare_chunk(chunk, batch, spec, &mut prepared));
@@ -232,49 +215,39 @@ impl GpuDecoder {
         &self.shared.limits
     }
 
-    pub(super) fn sizes(&self) -> &Sizes {
-        &self.shared.sizes
+    pub(super) fn coding(&self) -> &Coding {
+        &self.shared.coding
     }
 
     fn prepare_chunk(&self, chunk: &Chunk, batch: &Batch, spec: &OutputSpec, prepared: &mut Prepared) {
-        let Shared { device, limits, .. } = &*self.shared;
+        let Shared { device, limits, coding, .. } = &*self.shared;
         let (raw, pool) = (device.raw(), device.pool());
         let output = pool.take(raw, OUTPUT_USAGE, (chunk.output.end - chunk.output.start).next_multiple_of(4));
-        let input_len = match &chunk.input {
-            Input::Rows { len, .. } => *len,
-            Input::Images(images) => size_of_val(images.as_slice()) as u64,
-        };
-        let input = pool.take(raw, INDEX_USAGE, input_len);
-        // The buffer may be longer than asked for, and the view is `None` only after an error that the scope around
-        // this reports.
-        let size = NonZeroU64::new(input_len);
-        if let Some(mut view) = size.and_then(|size| device.queue().write_buffer_with(&input, 0, size)) {
-            match (&chunk.input, batch) {
-                (Input::Rows { places, .. }, Batch::Rows(rows)) => {
-                    for place in places {
-                        let (start, row) = (place.offset as usize, rows[place.sample]);
-                        view.slice(start..start + row.len()).copy_from_slice(row);
-                    }
-                }
-                (Input::Images(images), _) => view.copy_from_slice(bytemuck::cast_slice(images)),
-                (Input::Rows { .. }, Batch::Resident { .. }) => {}
+        let rows = self.upload(chunk.input.len, |view| {
+            let Batch::Rows(rows) = batch else { return };
+            for place in &chunk.input.rows {
+                let (start, row) = (place.offset as usize, rows[place.sample]);
+                view.slice(start..start + row.len()).copy_from_slice(row);
             }
-        }
+        });
+        let images: &[u8] = bytemuck::cast_slice(&chunk.input.images);
+        let images = self.upload(images.len() as u64, |view| view.copy_from_slice(images));
         let resident = matches!(batch, Batch::Resident { .. });
         let alignment = u64::from(raw.limits().min_uniform_buffer_offset_alignment).max(4);
-        let params_stride = (size_of::<Params>() as u64).next_multiple_of(alignment);
-        let per_buffer = (limits.buffer / params_stride).clamp(1, MOST_PASSES) as usize;
-        for passes in chunk.passes.chunks(per_buffer) {
-            let params = pool.take(raw, PARAMS_USAGE, params_stride * passes.len() as u64);
-            let mut bytes = vec![0; params_stride as usize * passes.len()];
-            for ((pass, values), start) in passes.iter().zip(bytes.chunks_exact_mut(params_stride as usize)).zip(0..) {
-                values[..size_of::<Params>()].copy_from_slice(bytemuck::bytes_of(&self.params(pass, spec)));
-                let params = (&params, start * params_stride..start * params_stride + size_of::<Params>() as u64);
-                let bind_group = self.bind_group(pass, batch, params, (&input, input_len), &output);
-                let Shared { pipelines, sizes, .. } = &*self.shared;
+        let values: Vec<_> = chunk.passes.iter().map(|pass| coding.params(pass, spec)).collect();
+        let len = values.first().map_or(0, Vec::len) as u64;
+        let stride = len.next_multiple_of(alignment).max(alignment);
+        let per_buffer = (limits.buffer / stride).clamp(1, MOST_PASSES) as usize;
+        for (passes, values) in chunk.passes.chunks(per_buffer).zip(values.chunks(per_buffer)) {
+            let params = pool.take(raw, PARAMS_USAGE, stride * passes.len() as u64);
+            let mut bytes = Vec::with_capacity(stride as usize * passes.len());
+            for (pass, values) in passes.iter().zip(values) {
+                let start = bytes.len() as u64;
+                bytes.extend_from_slice(values);
+                bytes.resize((start + stride) as usize, 0);
                 prepared.dispatches.push(Dispatch {
-                    pipeline: pipelines.get(device, pass.kernel, resident, sizes, spec),
-                    bind_group,
+                    pipeline: self.pipeline(pass.kernel, resident, spec),
+                    bind_group: self.bind_group(pass, batch, (&params, start..start + len), [&rows, &images], &output),
                     workgroups: pass.workgroups,
                     part: prepared.parts.len(),
                     window: pass.window.clone(),
@@ -283,18 +256,21 @@ impl GpuDecoder {
             device.queue().write_buffer(&params, 0, &bytes);
             prepared.used.push(params);
         }
-        prepared.used.push(input);
+        prepared.used.extend([rows, images].into_iter().flatten().map(|(buffer, _)| buffer));
         prepared.parts.push(BatchPart::new(output, chunk.output.clone()));
     }
 
-    fn params(&self, pass: &Pass, spec: &OutputSpec) -> Params {
-        let part = &self.shared.codebook[pass.codebook_part].codewords;
-        Params {
-            last_codeword: (self.shared.codewords - 1) as u32,
-            first_codeword: part.start as u32,
-            codewords: part.len() as u32,
-            ..Params::new(pass, spec, self.geometry().channels())
+    /// A buffer of so many bytes, which `write` gives, and how many they are; `None` if there are none.
+    fn upload(&self, len: u64, write: impl FnOnce(&mut wgpu::QueueWriteBufferView)) -> Option<(wgpu::Buffer, u64)> {
+        let device = self.device();
+        let size = NonZeroU64::new(len)?;
+        let buffer = device.pool().take(device.raw(), INDEX_USAGE, len);
+        // The buffer may be longer than asked for, and the view is `None` only after an error that the scope around
+        // this reports.
+        if let Some(mut view) = device.queue().write_buffer_with(&buffer, 0, size) {
+            write(&mut view);
         }
+        Some((buffer, len))
     }
 
     fn bind_group(
@@ -302,11 +278,11 @@ impl GpuDecoder {
         pass: &Pass,
         batch: &Batch,
         (params, params_range): (&wgpu::Buffer, Range<u64>),
-        (input, input_len): (&wgpu::Buffer, u64),
+        [rows, images]: [&Option<(wgpu::Buffer, u64)>; 2],
         output: &wgpu::Buffer,
     ) -> wgpu::BindGroup {
-        let Shared { device, codebook, pipelines, .. } = &*self.shared;
-        let codebook = &codebook[pass.codebook_part].buffer;
+        let Shared { device, coding, kernels, .. } = &*self.shared;
+        let codebook = coding.codebook(pass.codebook_part);
         fn entry(binding: u32, buffer: &wgpu::Buffer, range: Range<u64>) -> wgpu::BindGroupEntry<'_> {
             let size = NonZeroU64::new(range.end - range.start);
             let resource = wgpu::BufferBinding { buffer, offset: range.start, size };
@@ -315,17 +291,19 @@ impl GpuDecoder {
         fn whole(binding: u32, buffer: &wgpu::Buffer) -> wgpu::BindGroupEntry<'_> {
             entry(binding, buffer, 0..buffer.size())
         }
-        let [rows, images] = match (&pass.rows, batch) {
-            (Rows::Resident { part, .. }, Batch::Resident { parts, .. }) => {
-                [whole(1, &parts[*part]), entry(4, input, 0..input_len)]
-            }
-            // Something has to be bound as the images that these kernels do not look at.
-            (Rows::Uploaded(range), _) => [entry(1, input, range.clone()), whole(4, codebook)],
-            (Rows::Resident { .. }, Batch::Rows(_)) => [whole(1, input), whole(4, codebook)],
+        // Something has to be bound as what a kernel does not look at.
+        let rows = match (&pass.rows, batch, rows) {
+            (Rows::Resident(part), Batch::Resident { parts, .. }, _) => whole(1, &parts[*part]),
+            (Rows::Uploaded(range), _, Some((buffer, _))) => entry(1, buffer, range.clone()),
+            _ => whole(1, codebook),
+        };
+        let images = match images {
+            Some((buffer, len)) => entry(4, buffer, 0..*len),
+            None => whole(4, codebook),
         };
         device.raw().create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,
-            layout: &pipelines.layout,
+            layout: &kernels.layout,
             entries: &[
                 entry(0, params, params_range),
                 rows,
@@ -337,55 +315,9 @@ impl GpuDecoder {
     }
 }
 
-/// Uploads a codebook in as many parts of at most `most` bytes as it takes. `pad` brings codewords of `stored_len` bytes to
-/// the `len` that they have on the device; what it leaves is zero.
-pub(super) fn upload_codebook(
-    device: &Device,
-    codebook: &[u8],
-    stored_len: usize,
-    len: usize,
-    most: u64,
-    pad: impl Fn(&[u8], &mut [u8]),
-) -> Result<Vec<CodebookPart>> {
-    let per_part = (most / len as u64) as usize;
-    if per_part == 0 {
-        return Err(Error::GpuLimit {
-            adapter: device.description().to_string(),
-            limit: "max_storage_buffer_binding_size",
-            found: most,
-            needed: len as u64,
-        });
-    }
-    let queue = device.queue();
-    let mut parts = Vec::new();
-    for (i, part) in codebook.chunks(per_part.saturating_mul(stored_len)).enumerate() {
-        let codewords = part.len() / stored_len;
-        let buffer = device.scope("uploading the codebook", || {
-            device.raw().create_buffer(&wgpu::BufferDescriptor {
-                label: Some("codebook"),
-                size: (codewords * len) as u64,
-                usage: INDEX_USAGE,
-                mapped_at_creation: false,
-            })
-        })?;
-        let per_upload = UPLOAD / len;
-        for (j, stored) in part.chunks(per_upload * stored_len).enumerate() {
-            let mut padded = vec![0; stored.len() / stored_len * len];
-            pad(stored, &mut padded);
-            device.scope("uploading the codebook", || {
-                queue.write_buffer(&buffer, (j * per_upload * len) as u64, &padded);
-                // Lets the driver copy this piece, and free its staging memory, before the next.
-                queue.submit([])
-            })?;
-        }
-        parts.push(CodebookPart { buffer, codewords: i * per_part..i * per_part + codewords });
-    }
-    Ok(parts)
-}
-
 impl Decoder for GpuDecoder {
     fn geometry(&self) -> &Geometry {
-        &self.shared.sizes.geometry
+        &self.shared.geometry
     }
 
     fn device_name(&self) -> &str {

@@ -1,8 +1,8 @@
 //! Decoding on GPUs of any vendor through wgpu: Vulkan, Metal, DX12, GL.
 //!
-//! [`Device`] is a GPU opened or adopted, [`GpuDecoder`] an archive's codebook on it, [`PendingBatch`] a batch that
+//! [`Device`] is a GPU opened or adopted, [`GpuDecoder`] an archive's codebooks on it, [`PendingBatch`] a batch that
 //! it is decoding or has decoded. [`Stream`] brings batch after batch to host memory, with several on their way.
-//! [`Resident`] keeps all index rows on the GPU, so that sample numbers are all that a batch needs. [`GpuNearest`] goes the
+//! [`Resident`] keeps all rows on the GPU, so that sample numbers are all that a batch needs. [`GpuNearest`] goes the
 //! other way: it finds the nearest codewords of patches.
 //!
 //! ```no_run
@@ -19,10 +19,13 @@
 //! ```
 
 mod batch;
-mod decode;
+mod codebook;
+mod coding;
 mod decoder;
 mod device;
 mod fill;
+mod kernels;
+mod layers;
 mod nearest;
 mod plan;
 mod pool;
@@ -30,6 +33,7 @@ mod resident;
 pub mod shaders;
 mod stream;
 mod timing;
+mod vq;
 
 pub use batch::{BatchPart, PendingBatch};
 pub use decoder::GpuDecoder;

@@ -9,9 +9,10 @@ use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::batch::Piece;
-use super::decode::workgroup_size;
-use super::decoder::{CodebookPart, INDEX_USAGE, MOST_PASSES, OUTPUT_USAGE, PARAMS_USAGE, upload_codebook};
+use super::codebook::{CodebookPart, upload_codebook};
+use super::decoder::{INDEX_USAGE, MOST_PASSES, OUTPUT_USAGE, PARAMS_USAGE};
 use super::device::Device;
+use super::kernels::workgroup_size;
 use super::plan::MAX_PART;
 use crate::error::{Error, Result};
 use crate::format::MAX_CODEWORDS;

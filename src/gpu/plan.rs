@@ -1,26 +1,25 @@
 //! How a batch is cut to fit a device: into output buffers, and those into dispatches whose every binding, offset and
 //! number of workgroups is within the limits. Pure arithmetic; no GPU in sight.
 //!
-//! In nearly all cases there is one buffer and one dispatch. Where the output or the index rows exceed a binding, they
-//! are cut at whole images. Only an image that exceeds a binding by itself, a size that cannot be aligned, or a
-//! codebook that exceeds a binding falls back to pieces that the kernel `words` puts together.
+//! In nearly all cases there is one buffer and one dispatch. Where the output or the rows exceed a binding, they are cut
+//! at whole images. Only an image that exceeds a binding by itself, a size that cannot be aligned, or a codebook that
+//! exceeds a binding falls back to pieces that the kernel `words` puts together.
 
 use std::ops::Range;
 
-use super::decode::Kernel;
+use bytemuck::{Pod, Zeroable};
+
 use crate::format::index::IndexWidth;
 use crate::geometry::Geometry;
 use crate::output::{Layout, OutputSpec};
 
 /// Largest window of an output buffer: word numbers and byte sums stay far within 32 bits in the shader.
 const MAX_WINDOW: u64 = 1 << 30;
-/// Largest part of one index row: bit numbers stay within 32 bits in the shader.
+/// Largest row, or part of one, that is bound: bit numbers stay within 32 bits in the shader.
 const MAX_ROW_PART: u64 = 1 << 28;
 
 /// Largest part of the resident rows or of a codebook that is searched: byte numbers stay within 32 bits in the languages that shaders become.
 pub(super) const MAX_PART: u64 = (1 << 32) - 4;
-/// Bytes of what the shader is told of an image of resident rows.
-const IMAGE_LEN: u64 = 8;
 
 /// What of a device's limits matters here.
 #[derive(Debug, Clone, Copy)]
@@ -35,43 +34,66 @@ pub(crate) struct Limits {
     pub workgroup_size: u64,
 }
 
-/// The sizes of what is decoded.
+/// What is decoded, and what by.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
     pub geometry: Geometry,
-    pub index_width: IndexWidth,
+    /// Units of an image for the fast kernel; `None` if that cannot decode these images.
+    pub fast_units: Option<u64>,
+    /// Parts of the codebook, each bound by itself.
+    pub codebook_parts: usize,
 }
 
-impl Sizes {
-    /// Bytes of an index row on the device: the stored row, padded to a whole word.
-    pub fn row_stride(&self) -> u64 {
-        (self.index_width.row_len(self.geometry.patches()) as u64).next_multiple_of(4)
-    }
-
-    /// Whether the kernels `columns_*` can decode these images.
-    pub fn fit_columns(&self) -> bool {
-        let patch_width = self.geometry.patch_width();
-        self.geometry.image_width().is_multiple_of(4) && (matches!(patch_width, 1 | 2) || patch_width.is_multiple_of(4))
-    }
-}
-
-/// Where the index rows of a batch are.
-#[derive(Debug, Clone, Copy)]
+/// Where the rows of a batch are.
+#[derive(Debug)]
 pub(crate) enum Source<'a> {
-    /// In host memory: so many.
-    Host(usize),
-    /// On the device, in parts of so many rows each: those of these samples.
-    Resident { samples: &'a [u32], per_part: u32 },
+    /// In host memory: so many index rows.
+    Rows { samples: usize, size: RowSize },
+    /// In host memory: records of so many bytes each, whole words.
+    Records(Vec<u64>),
+    /// On the device.
+    Resident(&'a [Image]),
 }
 
 impl Source<'_> {
     fn len(&self) -> usize {
         match self {
-            Source::Host(samples) => *samples,
-            Source::Resident { samples, .. } => samples.len(),
+            Source::Rows { samples, .. } => *samples,
+            Source::Records(lens) => lens.len(),
+            Source::Resident(images) => images.len(),
         }
     }
 }
+
+/// The size of an index row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowSize {
+    pub patches: usize,
+    pub index_width: IndexWidth,
+}
+
+impl RowSize {
+    /// Bytes on the device: the stored row, padded to a whole word.
+    pub fn stride(&self) -> u64 {
+        (self.index_width.row_len(self.patches) as u64).next_multiple_of(4)
+    }
+}
+
+/// What the shader is told of an image, as `images` there.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub(crate) struct Image {
+    /// The first word of its row in the part that holds it.
+    pub first: u32,
+    /// Words of its row.
+    pub words: u32,
+    /// Its place in the output window.
+    pub place: u32,
+    /// The part of the rows that holds its row.
+    pub part: u32,
+}
+
+const IMAGE_LEN: u64 = size_of::<Image>() as u64;
 
 /// A piece of a batch that gets an output buffer of its own.
 #[derive(Debug)]
@@ -83,33 +105,39 @@ pub(crate) struct Chunk {
 }
 
 /// What is uploaded for a chunk.
-#[derive(Debug)]
-pub(crate) enum Input {
-    /// Index rows.
-    Rows {
-        /// Bytes of the index buffer.
-        len: u64,
-        /// Where each sample's index row goes in it.
-        places: Vec<RowPlace>,
-    },
-    /// Numbers of resident rows, and places in the output window, as `images` in the shader.
-    Images(Vec<[u32; 2]>),
+#[derive(Debug, Default)]
+pub(crate) struct Input {
+    /// Bytes of the row buffer; none if rows are resident.
+    pub len: u64,
+    /// Where each sample's row goes in it.
+    pub rows: Vec<RowPlace>,
+    /// What the shader is told of images, where it cannot tell by itself.
+    pub images: Vec<Image>,
 }
 
-/// Where the index row of a sample of the batch starts in the index buffer.
+/// Where the row of a sample of the batch starts in the row buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RowPlace {
     pub sample: usize,
     pub offset: u64,
 }
 
-/// The index rows that a pass reads.
+/// The rows that a pass reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Rows {
-    /// Bytes of the index buffer that are bound.
+    /// Bytes of the row buffer that are bound.
     Uploaded(Range<u64>),
-    /// A part of the resident rows, the first of its rows and how many it has.
-    Resident { part: usize, first: u32, len: u32 },
+    /// A part of the resident rows.
+    Resident(usize),
+}
+
+/// How a dispatch goes about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kernel {
+    /// Many values to an invocation, of whole images.
+    Fast,
+    /// A word to an invocation, of anything.
+    Words,
 }
 
 /// One dispatch.
@@ -125,23 +153,26 @@ pub(crate) struct Pass {
     pub first_unit: u32,
     pub end_unit: u32,
     pub stride: u32,
-    // The rest is for the kernel `words`, and for resident rows; see the shader.
+    // The rest is for the kernel `words`, and for rows that `images` tells of; see the shaders.
     pub first_row: u32,
     pub first_value: u32,
     pub end_row: u32,
     pub merge: bool,
     pub first_sample: u32,
     pub samples: u32,
+    pub part: u32,
     pub first_patch: u32,
     pub patches: u32,
 }
 
-/// Index rows, or a part of one, that are bound together.
+/// Rows, or a part of one, that are bound together.
 struct RowPart {
-    /// Samples of the batch; for the columns of resident rows, places in the list of images.
+    /// Samples of the batch; for the fast kernel, places in the list of images.
     samples: Range<usize>,
     patches: Range<usize>,
     rows: Rows,
+    /// Its number among those that `images` tells of.
+    number: u32,
 }
 
 /// A size that the device cannot hold in any number of pieces.
@@ -152,25 +183,35 @@ pub(crate) struct TooSmall {
     pub needed: u64,
 }
 
-/// How many index rows a part of the resident ones holds: a whole number of them, in one binding.
-pub(crate) fn rows_per_part(limits: &Limits, sizes: &Sizes) -> Result<u32, TooSmall> {
-    let most = limits.binding.min(limits.buffer).min(MAX_PART);
-    let row = sizes.row_stride();
-    if row > most.min(MAX_ROW_PART) {
-        let (limit, found) = ("max_storage_buffer_binding_size", most.min(MAX_ROW_PART));
-        return Err(TooSmall { limit, found, needed: row });
+/// Spreads rows of these lengths, whole words, over as few parts of at most `most` bytes as their order allows, none
+/// over two. Returns where each is, and the length of each part.
+///
+/// # Errors
+/// [`TooSmall`] if a row is longer than a part can be.
+pub(crate) fn spread(lens: impl Iterator<Item = u64>, most: u64) -> Result<(Vec<Image>, Vec<u64>), TooSmall> {
+    let longest = most.min(MAX_ROW_PART);
+    let (mut images, mut parts) = (Vec::new(), Vec::new());
+    for len in lens {
+        if len > longest {
+            return Err(TooSmall { limit: "max_storage_buffer_binding_size", found: longest, needed: len });
+        }
+        match parts.last_mut() {
+            Some(part) if *part + len <= most => *part += len,
+            _ => parts.push(len),
+        }
+        let first = parts.last().map_or(0, |part| part - len) / 4;
+        images.push(Image { first: first as u32, words: (len / 4) as u32, place: 0, part: parts.len() as u32 - 1 });
     }
-    Ok((most / row) as u32)
+    Ok((images, parts))
+}
+
+/// Most bytes of a part of the resident rows.
+pub(crate) fn most_of_part(limits: &Limits) -> u64 {
+    limits.binding.min(limits.buffer).min(MAX_PART)
 }
 
 /// Plans a batch.
-pub(crate) fn plan(
-    limits: &Limits,
-    sizes: &Sizes,
-    spec: &OutputSpec,
-    source: Source,
-    codebook_parts: usize,
-) -> Result<Vec<Chunk>, TooSmall> {
+pub(crate) fn plan(limits: &Limits, sizes: &Sizes, spec: &OutputSpec, source: &Source) -> Result<Vec<Chunk>, TooSmall> {
     let limits = Limits { binding: limits.binding.min(MAX_WINDOW) / limits.alignment * limits.alignment, ..*limits };
     let too_small = |limit, found, needed| Err(TooSmall { limit, found, needed });
     if limits.binding == 0 {
@@ -178,19 +219,28 @@ pub(crate) fn plan(
     }
     let image_len = spec.batch_len(&sizes.geometry, 1) as u64;
     let total = image_len * source.len() as u64;
+    // What `images` has room for, which is bound as a whole.
+    let most_images = limits.binding.min(limits.buffer) / IMAGE_LEN;
+    // Rows are taken to be aligned and records to be as long as the longest, though few are.
     let (row, rows_per_buffer) = match source {
-        Source::Host(_) => {
+        Source::Rows { size, .. } => {
             // The smallest part of an index row that starts at a multiple of the alignment and at a whole index.
-            let least_part = limits.alignment * sizes.index_width.bits() as u64;
-            if sizes.row_stride() > limits.binding && least_part > limits.binding {
+            let least_part = limits.alignment * size.index_width.bits() as u64;
+            if size.stride() > limits.binding && least_part > limits.binding {
                 return too_small("max_storage_buffer_binding_size", limits.binding, least_part);
             }
-            // As if every row were aligned, though only the first of each group is.
-            let row = sizes.row_stride().next_multiple_of(limits.alignment);
+            let row = size.stride().next_multiple_of(limits.alignment);
             (row, limits.buffer / row)
         }
-        // Their numbers are bound as a whole.
-        Source::Resident { .. } => (IMAGE_LEN, limits.binding.min(limits.buffer) / IMAGE_LEN),
+        Source::Records(lens) => {
+            let longest = lens.iter().copied().max().unwrap_or(0);
+            if longest > limits.binding {
+                return too_small("max_storage_buffer_binding_size", limits.binding, longest);
+            }
+            let row = longest.max(1).next_multiple_of(limits.alignment);
+            (row, most_images.min(limits.buffer / row))
+        }
+        Source::Resident(_) => (IMAGE_LEN, most_images),
     };
     // A piece of a buffer's size of larger images touches two of them.
     let least_rows = if image_len > limits.buffer { 2 } else { 1 };
@@ -205,14 +255,20 @@ pub(crate) fn plan(
     if chunk_len == 0 {
         return too_small("max_buffer_size", limits.buffer, limits.alignment);
     }
-    let chunks = ranges(0..total, chunk_len);
-    let chunk = |output| match source {
-        Source::Host(_) => chunk(&limits, sizes, spec, image_len, output, codebook_parts),
-        Source::Resident { samples, per_part } => {
-            resident_chunk(&limits, sizes, spec, image_len, output, codebook_parts, samples, per_part)
-        }
-    };
-    Ok(chunks.map(chunk).collect())
+    let planner = Planner { limits, sizes, spec, image_len };
+    ranges(0..total, chunk_len)
+        .map(|output| {
+            let samples = (output.start / image_len) as usize..output.end.div_ceil(image_len) as usize;
+            match source {
+                Source::Rows { size, .. } => Ok(planner.rows(output, samples, *size)),
+                Source::Records(lens) => planner.records(output, samples.clone(), &lens[samples]),
+                Source::Resident(images) => {
+                    let images = &images[samples.clone()];
+                    Ok(planner.images(output, samples, images, |part| Rows::Resident(part as usize)))
+                }
+            }
+        })
+        .collect()
 }
 
 /// Cuts a range into ranges of `len` and a rest.
@@ -221,94 +277,180 @@ fn ranges(range: Range<u64>, len: u64) -> impl Iterator<Item = Range<u64>> {
     range.step_by(len.min(usize::MAX as u64) as usize).map(move |start| start..(start + len).min(end))
 }
 
-fn chunk(
-    limits: &Limits,
-    sizes: &Sizes,
-    spec: &OutputSpec,
+/// What all chunks of a batch share.
+struct Planner<'a> {
+    limits: Limits,
+    sizes: &'a Sizes,
+    spec: &'a OutputSpec,
+    /// Bytes of an image of the output.
     image_len: u64,
-    output: Range<u64>,
-    codebook_parts: usize,
-) -> Chunk {
-    let samples = (output.start / image_len) as usize..output.end.div_ceil(image_len) as usize;
-    let whole_images = output.start.is_multiple_of(image_len) && output.end.is_multiple_of(image_len);
-    let row = sizes.row_stride();
-    let rows_per_binding = if row > MAX_ROW_PART { 0 } else { limits.binding / row };
-    let group = images_per_group(limits, image_len, samples.len(), rows_per_binding);
-    let (mut places, mut parts, mut index_len) = (Vec::new(), Vec::new(), 0);
-    let mut passes = Vec::new();
-    // Windows are words; the last may run over the end of the chunk, whose buffer is rounded up.
-    let len = (output.end - output.start).next_multiple_of(4);
-    if let (Some(group), true) = (group, whole_images) {
-        row_parts(sizes, limits, samples, group, &mut places, &mut parts, &mut index_len);
-        let windows = ranges(0..len, if parts.len() > 1 { group as u64 * image_len } else { len });
-        for (window, part) in windows.zip(&parts) {
-            if codebook_parts == 1 && sizes.fit_columns() {
-                columns(limits, sizes, spec, window, part, &mut passes);
-            } else {
-                words(limits, sizes, spec, &output, window, std::slice::from_ref(part), codebook_parts, &mut passes);
-            }
-        }
-    } else {
-        let rows_per_part = (limits.binding / sizes.row_stride()) as usize;
-        row_parts(sizes, limits, samples, rows_per_part, &mut places, &mut parts, &mut index_len);
-        for window in ranges(0..len, limits.binding) {
-            words(limits, sizes, spec, &output, window, &parts, codebook_parts, &mut passes);
-        }
-    }
-    Chunk { output, input: Input::Rows { len: index_len, places }, passes }
 }
 
-/// A chunk of images whose index rows are on the device, several parts of which may have to be bound in turn.
-#[expect(clippy::too_many_arguments)]
-fn resident_chunk(
-    limits: &Limits,
-    sizes: &Sizes,
-    spec: &OutputSpec,
-    image_len: u64,
-    output: Range<u64>,
-    codebook_parts: usize,
-    samples: &[u32],
-    per_part: u32,
-) -> Chunk {
-    let first = (output.start / image_len) as usize;
-    let samples = &samples[first..output.end.div_ceil(image_len) as usize];
-    let whole_images = output.start.is_multiple_of(image_len) && output.end.is_multiple_of(image_len);
-    let group = images_per_group(limits, image_len, samples.len(), u64::MAX);
-    let part = |part: u32, samples: Range<usize>| RowPart {
-        samples,
-        patches: 0..sizes.geometry.patches(),
-        rows: Rows::Resident { part: part as usize, first: part * per_part, len: per_part },
-    };
-    let (mut images, mut passes) = (Vec::new(), Vec::new());
-    let len = (output.end - output.start).next_multiple_of(4);
-    if let (Some(group), true, true, 1) = (group, whole_images, sizes.fit_columns(), codebook_parts) {
-        let windows = ranges(0..len, if samples.len() > group { group as u64 * image_len } else { len });
-        for (window, samples) in windows.zip(samples.chunks(group)) {
-            // Images of the same part are dispatched together.
-            let mut order: Vec<[u32; 2]> = samples.iter().zip(0..).map(|(&sample, place)| [sample, place]).collect();
-            order.sort_by_key(|[sample, _]| sample / per_part);
-            for run in order.chunk_by(|[a, _], [b, _]| a / per_part == b / per_part) {
-                let part = part(run[0][0] / per_part, images.len()..images.len() + run.len());
-                columns(limits, sizes, spec, window.clone(), &part, &mut passes);
-                images.extend_from_slice(run);
+impl Planner<'_> {
+    /// Whether a chunk is one of whole images.
+    fn is_whole(&self, output: &Range<u64>) -> bool {
+        output.start.is_multiple_of(self.image_len) && output.end.is_multiple_of(self.image_len)
+    }
+
+    /// A chunk of images whose index rows are uploaded.
+    fn rows(&self, output: Range<u64>, samples: Range<usize>, size: RowSize) -> Chunk {
+        let row = size.stride();
+        let rows_per_binding = if row > MAX_ROW_PART { 0 } else { self.limits.binding / row };
+        let group = images_per_group(&self.limits, self.image_len, samples.len(), rows_per_binding);
+        let (mut input, mut parts, mut passes) = (Input::default(), Vec::new(), Vec::new());
+        // Windows are words; the last may run over the end of the chunk, whose buffer is rounded up.
+        let len = (output.end - output.start).next_multiple_of(4);
+        if let (Some(group), true) = (group, self.is_whole(&output)) {
+            row_parts(size, &self.limits, samples, group, &mut input, &mut parts);
+            let windows = ranges(0..len, if parts.len() > 1 { group as u64 * self.image_len } else { len });
+            for (window, part) in windows.zip(&parts) {
+                match self.sizes.fast_units {
+                    Some(units) => self.fast(units, window, part, &mut passes),
+                    None => self.words(&output, window, std::slice::from_ref(part), &mut passes),
+                }
+            }
+        } else {
+            let rows_per_part = (self.limits.binding / row) as usize;
+            row_parts(size, &self.limits, samples, rows_per_part, &mut input, &mut parts);
+            for window in ranges(0..len, self.limits.binding) {
+                self.words(&output, window, &parts, &mut passes);
             }
         }
-    } else {
-        images.extend(samples.iter().map(|&sample| [sample, 0]));
-        let all = first..first + samples.len();
-        for window in ranges(0..len, limits.binding) {
-            // Of the resident parts those that the window's images need.
-            let end = (output.start + window.end).min(output.end).div_ceil(image_len) as usize;
-            let start = ((output.start + window.start) / image_len) as usize;
-            let mut touched: Vec<u32> =
-                samples[start - first..end - first].iter().map(|sample| sample / per_part).collect();
-            touched.sort_unstable();
-            touched.dedup();
-            let parts: Vec<RowPart> = touched.into_iter().map(|number| part(number, all.clone())).collect();
-            words(limits, sizes, spec, &output, window, &parts, codebook_parts, &mut passes);
+        Chunk { output, input, passes }
+    }
+
+    /// A chunk of images whose records are uploaded, one behind the other; each part of them begins aligned.
+    fn records(&self, output: Range<u64>, samples: Range<usize>, lens: &[u64]) -> Result<Chunk, TooSmall> {
+        let (images, parts) = spread(lens.iter().copied(), self.limits.binding)?;
+        let mut end = 0;
+        let bind = |len| {
+            let start = u64::next_multiple_of(end, self.limits.alignment);
+            end = start + len;
+            start..end
+        };
+        let parts: Vec<Range<u64>> = parts.into_iter().map(bind).collect();
+        let place = |(sample, image): (usize, &Image)| {
+            let offset = parts[image.part as usize].start + u64::from(image.first) * 4;
+            RowPlace { sample, offset }
+        };
+        let rows = samples.clone().zip(&images).map(place).collect();
+        let mut chunk = self.images(output, samples, &images, |part| Rows::Uploaded(parts[part as usize].clone()));
+        (chunk.input.len, chunk.input.rows) = (end, rows);
+        Ok(chunk)
+    }
+
+    /// A chunk of images that the shader is told of, in rows several parts of which may have to be bound in turn.
+    fn images(&self, output: Range<u64>, samples: Range<usize>, images: &[Image], rows: impl Fn(u32) -> Rows) -> Chunk {
+        let part = |number: u32, samples: Range<usize>| RowPart {
+            samples,
+            patches: 0..self.sizes.geometry.patches(),
+            rows: rows(number),
+            number,
+        };
+        let group = images_per_group(&self.limits, self.image_len, images.len(), u64::MAX);
+        let (mut told, mut passes) = (Vec::new(), Vec::new());
+        let len = (output.end - output.start).next_multiple_of(4);
+        if let (Some(group), true, Some(units)) = (group, self.is_whole(&output), self.sizes.fast_units) {
+            let windows = ranges(0..len, if images.len() > group { group as u64 * self.image_len } else { len });
+            for (window, images) in windows.zip(images.chunks(group)) {
+                // Images of the same part are dispatched together.
+                let mut order: Vec<_> =
+                    images.iter().zip(0..).map(|(&image, place)| Image { place, ..image }).collect();
+                order.sort_by_key(|image| image.part);
+                for run in order.chunk_by(|a, b| a.part == b.part) {
+                    let part = part(run[0].part, told.len()..told.len() + run.len());
+                    self.fast(units, window.clone(), &part, &mut passes);
+                    told.extend_from_slice(run);
+                }
+            }
+        } else {
+            told.extend_from_slice(images);
+            for window in ranges(0..len, self.limits.binding) {
+                // Those parts that the window's images need.
+                let end = (output.start + window.end).min(output.end).div_ceil(self.image_len) as usize;
+                let start = ((output.start + window.start) / self.image_len) as usize;
+                let touched = &images[start - samples.start..end - samples.start];
+                let mut touched: Vec<u32> = touched.iter().map(|image| image.part).collect();
+                touched.sort_unstable();
+                touched.dedup();
+                let parts: Vec<RowPart> = touched.into_iter().map(|number| part(number, samples.clone())).collect();
+                self.words(&output, window, &parts, &mut passes);
+            }
+        }
+        Chunk { output, input: Input { images: told, ..Input::default() }, passes }
+    }
+
+    /// A window of whole images, whose rows are one part, by the fast kernel, with so many units to an image.
+    fn fast(&self, units: u64, window: Range<u64>, part: &RowPart, passes: &mut Vec<Pass>) {
+        let pass = Pass {
+            kernel: Kernel::Fast,
+            window,
+            rows: part.rows.clone(),
+            codebook_part: 0,
+            workgroups: [0; 2],
+            first_unit: 0,
+            end_unit: 0,
+            stride: 0,
+            first_row: 0,
+            first_value: 0,
+            end_row: 0,
+            merge: false,
+            first_sample: part.samples.start as u32,
+            samples: part.samples.len() as u32,
+            part: part.number,
+            first_patch: 0,
+            patches: part.patches.len() as u32,
+        };
+        dispatches(&self.limits, units * part.samples.len() as u64, pass, passes);
+    }
+
+    /// A window of any bytes, from all parts that have something to give to it.
+    fn words(&self, output: &Range<u64>, window: Range<u64>, parts: &[RowPart], passes: &mut Vec<Pass>) {
+        let (g, spec) = (&self.sizes.geometry, self.spec);
+        let size = spec.dtype.size() as u64;
+        let (row_len, rows_per_image) = match spec.layout {
+            Layout::Nhwc => (g.image_row_len() as u64, g.image_height() as u64),
+            Layout::Nchw => (g.image_width() as u64, (g.image_height() * g.channels()) as u64),
+        };
+        // Values are counted from the first sample that the window touches, so that row numbers stay small.
+        let first_value = (output.start + window.start) / size;
+        let end_value = (output.start + window.end).min(output.end).div_ceil(size);
+        let image_values = row_len * rows_per_image;
+        let origin = first_value / image_values;
+        let (first_value, end_value) = (first_value - origin * image_values, end_value - origin * image_values);
+        let last_sample = origin + end_value.div_ceil(image_values);
+        let mut merge = false;
+        for part in parts {
+            let touched = part.samples.start.max(origin as usize)..part.samples.end.min(last_sample as usize);
+            if touched.is_empty() {
+                continue;
+            }
+            for codebook_part in 0..self.sizes.codebook_parts {
+                let pass = Pass {
+                    kernel: Kernel::Words,
+                    window: window.clone(),
+                    rows: part.rows.clone(),
+                    codebook_part,
+                    workgroups: [0; 2],
+                    first_unit: 0,
+                    end_unit: 0,
+                    stride: 0,
+                    first_row: (first_value / row_len) as u32,
+                    first_value: (first_value % row_len) as u32,
+                    end_row: end_value.div_ceil(row_len) as u32,
+                    merge,
+                    // Below zero if the part begins before the window: the shader's arithmetic wraps around.
+                    first_sample: (part.samples.start as u32).wrapping_sub(origin as u32),
+                    samples: part.samples.len() as u32,
+                    part: part.number,
+                    first_patch: part.patches.start as u32,
+                    patches: part.patches.len() as u32,
+                };
+                dispatches(&self.limits, (window.end - window.start) / 4, pass, passes);
+                merge = true;
+            }
         }
     }
-    Chunk { output, input: Input::Images(images), passes }
 }
 
 /// How many whole images fit in one window whose rows, of which so many can be bound, fit in one binding; `None` if not
@@ -330,126 +472,36 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Places the rows of `samples` in the index buffer, aligned every `rows_per_part`; a row that exceeds a binding
-/// becomes several parts.
+/// Places the rows of `samples` in the row buffer, aligned every `rows_per_part`; a row that exceeds a binding becomes
+/// several parts.
 fn row_parts(
-    sizes: &Sizes,
+    size: RowSize,
     limits: &Limits,
     samples: Range<usize>,
     rows_per_part: usize,
-    places: &mut Vec<RowPlace>,
+    input: &mut Input,
     parts: &mut Vec<RowPart>,
-    len: &mut u64,
 ) {
-    let stride = sizes.row_stride();
-    let patches = sizes.geometry.patches();
+    let stride = size.stride();
     for first in samples.clone().step_by(rows_per_part.max(1)) {
         let group = first..(first + rows_per_part.max(1)).min(samples.end);
-        let start = len.next_multiple_of(limits.alignment);
-        places.extend(group.clone().zip(0..).map(|(sample, i)| RowPlace { sample, offset: start + i * stride }));
-        *len = start + group.len() as u64 * stride;
+        let start = input.len.next_multiple_of(limits.alignment);
+        input.rows.extend(group.clone().zip(0..).map(|(sample, i)| RowPlace { sample, offset: start + i * stride }));
+        input.len = start + group.len() as u64 * stride;
+        let part = |patches, rows| RowPart { samples: group.clone(), patches, rows: Rows::Uploaded(rows), number: 0 };
         if rows_per_part > 0 && stride <= MAX_ROW_PART {
-            parts.push(RowPart { samples: group, patches: 0..patches, rows: Rows::Uploaded(start..*len) });
+            parts.push(part(0..size.patches, start..input.len));
             continue;
         }
         // So many patches are a whole number of words and of alignments at any index width.
-        let bits = sizes.index_width.bits() as u64;
+        let bits = size.index_width.bits() as u64;
         let step = 8 * limits.alignment;
         let most = (limits.binding.min(MAX_ROW_PART) * 8 / bits / step).max(1) * step;
-        for range in ranges(0..patches as u64, most) {
+        for range in ranges(0..size.patches as u64, most) {
             // The last part may end within a word; all others end where the next begins.
             let end = start + (range.end * bits).div_ceil(32) * 4;
-            let bytes = start + range.start * bits / 8..end.min(*len);
-            let patches = range.start as usize..range.end as usize;
-            parts.push(RowPart { samples: group.clone(), patches, rows: Rows::Uploaded(bytes) });
-        }
-    }
-}
-
-/// A window of whole images, whose index rows are one part, by the fast kernel.
-fn columns(
-    limits: &Limits,
-    sizes: &Sizes,
-    spec: &OutputSpec,
-    window: Range<u64>,
-    part: &RowPart,
-    passes: &mut Vec<Pass>,
-) {
-    let units = part.samples.len() * sizes.geometry.grid_height() * (sizes.geometry.image_width() / 4);
-    let pass = Pass {
-        kernel: Kernel::columns(spec.dtype),
-        window,
-        rows: part.rows.clone(),
-        codebook_part: 0,
-        workgroups: [0; 2],
-        first_unit: 0,
-        end_unit: 0,
-        stride: 0,
-        first_row: 0,
-        first_value: 0,
-        end_row: 0,
-        merge: false,
-        first_sample: if matches!(part.rows, Rows::Resident { .. }) { part.samples.start as u32 } else { 0 },
-        samples: part.samples.len() as u32,
-        first_patch: 0,
-        patches: sizes.geometry.patches() as u32,
-    };
-    dispatches(limits, units as u64, pass, passes);
-}
-
-/// A window of any bytes, from all parts that have something to give to it.
-#[expect(clippy::too_many_arguments)]
-fn words(
-    limits: &Limits,
-    sizes: &Sizes,
-    spec: &OutputSpec,
-    output: &Range<u64>,
-    window: Range<u64>,
-    parts: &[RowPart],
-    codebook_parts: usize,
-    passes: &mut Vec<Pass>,
-) {
-    let g = &sizes.geometry;
-    let size = spec.dtype.size() as u64;
-    let (row_len, rows_per_image) = match spec.layout {
-        Layout::Nhwc => (g.image_row_len() as u64, g.image_height() as u64),
-        Layout::Nchw => (g.image_width() as u64, (g.image_height() * g.channels()) as u64),
-    };
-    // Values are counted from the first sample that the window touches, so that row numbers stay small.
-    let first_value = (output.start + window.start) / size;
-    let end_value = (output.start + window.end).min(output.end).div_ceil(size);
-    let image_values = row_len * rows_per_image;
-    let origin = first_value / image_values;
-    let (first_value, end_value) = (first_value - origin * image_values, end_value - origin * image_values);
-    let last_sample = origin + end_value.div_ceil(image_values);
-    let mut merge = false;
-    for part in parts {
-        let touched = part.samples.start.max(origin as usize)..part.samples.end.min(last_sample as usize);
-        if touched.is_empty() {
-            continue;
-        }
-        for codebook_part in 0..codebook_parts {
-            let pass = Pass {
-                kernel: Kernel::Words,
-                window: window.clone(),
-                rows: part.rows.clone(),
-                codebook_part,
-                workgroups: [0; 2],
-                first_unit: 0,
-                end_unit: 0,
-                stride: 0,
-                first_row: (first_value / row_len) as u32,
-                first_value: (first_value % row_len) as u32,
-                end_row: end_value.div_ceil(row_len) as u32,
-                merge,
-                // Below zero if the part begins before the window: the shader's arithmetic wraps around.
-                first_sample: (part.samples.start as u32).wrapping_sub(origin as u32),
-                samples: part.samples.len() as u32,
-                first_patch: part.patches.start as u32,
-                patches: part.patches.len() as u32,
-            };
-            dispatches(limits, (window.end - window.start) / 4, pass, passes);
-            merge = true;
+            let bytes = start + range.start * bits / 8..end.min(input.len);
+            parts.push(part(range.start as usize..range.end as usize, bytes));
         }
     }
 }
@@ -510,12 +562,15 @@ mod tests {
             buffer in 12u32..32,
             workgroups in 1u64..70_000,
             codebook_parts in 1usize..4,
-            resident in prop::option::of(Just(())),
-            per_part in 1u32..50,
-            numbers in prop::collection::vec(0u32..100, 40),
+            kind in 0u8..3,
+            fast in any::<bool>(),
+            numbers in prop::collection::vec(0usize..100, 40),
+            lens in prop::collection::vec(0u64..3000, 100),
         ) {
             let geometry = Geometry::new(image, channels, patch).expect("valid");
-            let sizes = Sizes { geometry, index_width: IndexWidth::new(bits).expect("valid") };
+            let size = RowSize { patches: geometry.patches(), index_width: IndexWidth::new(bits).expect("valid") };
+            let fast_units = fast.then_some(image.0.into());
+            let sizes = Sizes { geometry, fast_units, codebook_parts: if fast { 1 } else { codebook_parts } };
             let spec = OutputSpec { dtype, layout, normalization: None };
             let limits = Limits {
                 binding: 1 << binding,
@@ -524,20 +579,27 @@ mod tests {
                 workgroups_per_dimension: workgroups,
                 workgroup_size: 128,
             };
-            let source = match resident {
-                None => Source::Host(samples),
-                Some(_) => match rows_per_part(&limits, &sizes) {
-                    Ok(most) => Source::Resident { samples: &numbers[..samples], per_part: most.min(per_part) },
-                    Err(_) => {
-                        prop_assert!(sizes.row_stride() > limits.binding.min(limits.buffer).min(MAX_ROW_PART));
-                        return Ok(());
-                    }
-                },
+            let (stored, parts) = match spread(lens.iter().map(|len| len * 4), most_of_part(&limits)) {
+                Ok(spread) => spread,
+                Err(_) => {
+                    prop_assert!(lens.iter().any(|len| len * 4 > limits.binding.min(limits.buffer)));
+                    return Ok(());
+                }
             };
-            let Ok(chunks) = plan(&limits, &sizes, &spec, source, codebook_parts) else {
+            let images: Vec<Image> = numbers[..samples].iter().map(|&number| stored[number]).collect();
+            let source = match kind {
+                0 => Source::Rows { samples, size },
+                1 => Source::Records(images.iter().map(|image| u64::from(image.words) * 4).collect()),
+                _ => Source::Resident(&images),
+            };
+            let Ok(chunks) = plan(&limits, &sizes, &spec, &source) else {
                 // Only rows that hardly fit are refused.
-                prop_assert!(resident.is_none());
-                prop_assert!(sizes.row_stride() + 256 > limits.buffer / 2 || 256 * bits > limits.binding);
+                let longest = images.iter().map(|image| u64::from(image.words) * 4).max().unwrap_or(0);
+                match kind {
+                    0 => prop_assert!(size.stride() + 256 > limits.buffer / 2 || 256 * bits > limits.binding),
+                    1 => prop_assert!(longest + 256 > limits.buffer / 2 || longest > limits.binding),
+                    _ => prop_assert!(false, "images are told of in little"),
+                }
                 return Ok(());
             };
             let total = spec.batch_len(&geometry, samples) as u64;
@@ -552,49 +614,68 @@ mod tests {
                     let [x, y] = pass.workgroups.map(u64::from);
                     prop_assert!(x <= workgroups && y <= workgroups && pass.stride as u64 == x * 128);
                     prop_assert!(u64::from(pass.end_unit - pass.first_unit) <= x * y * 128);
-                    match (&pass.rows, &chunk.input) {
-                        (Rows::Uploaded(indices), Input::Rows { len, .. }) => {
-                            prop_assert!(indices.start.is_multiple_of(256) && indices.end <= *len);
-                            prop_assert!(indices.end - indices.start <= limits.binding);
-                            // Every index that the pass may read is bound, to its last bit.
-                            let rows = u64::from(pass.samples - 1) * sizes.row_stride();
-                            let needed = rows + (u64::from(pass.patches) * bits).div_ceil(8);
-                            prop_assert!(indices.end - indices.start >= needed);
+                    match &pass.rows {
+                        Rows::Uploaded(rows) => {
+                            prop_assert!(rows.start.is_multiple_of(256) && rows.end <= chunk.input.len);
+                            prop_assert!(rows.end - rows.start <= limits.binding);
                         }
-                        (&Rows::Resident { part, first, len }, Input::Images(images)) => {
-                            prop_assert!(images.len() as u64 * IMAGE_LEN <= limits.binding.min(limits.buffer));
-                            prop_assert!(u64::from(len) * sizes.row_stride() <= limits.binding && first == part as u32 * len);
-                            if pass.kernel != Kernel::Words {
-                                // What the pass reads is in the part, what it writes in the window.
-                                let images = &images[pass.first_sample as usize..][..pass.samples as usize];
-                                let image_len = spec.batch_len(&geometry, 1) as u64;
-                                let window_len = pass.window.end - pass.window.start;
-                                for &[sample, place] in images {
-                                    prop_assert!((first..first + len).contains(&sample));
-                                    prop_assert!((u64::from(place) + 1) * image_len <= window_len);
-                                }
-                            }
+                        Rows::Resident(part) => prop_assert!(kind == 2 && *part == pass.part as usize),
+                    }
+                    if kind == 0 {
+                        // Every index that the pass may read is bound, to its last bit.
+                        let Rows::Uploaded(bytes) = &pass.rows else { panic!("they are uploaded") };
+                        let rows = u64::from(pass.samples - 1) * size.stride();
+                        let needed = rows + (u64::from(pass.patches) * bits).div_ceil(8);
+                        prop_assert!(bytes.end - bytes.start >= needed);
+                        continue;
+                    }
+                    // What the pass reads is in the part, what it writes in the window.
+                    let image_len = spec.batch_len(&geometry, 1) as u64;
+                    let bound = match &pass.rows {
+                        Rows::Uploaded(rows) => rows.end - rows.start,
+                        Rows::Resident(part) => parts[*part],
+                    };
+                    let all = &chunk.input.images[..];
+                    prop_assert!(all.len() as u64 * IMAGE_LEN <= limits.binding.min(limits.buffer));
+                    let images = match pass.kernel {
+                        Kernel::Fast => &all[pass.first_sample as usize..][..pass.samples as usize],
+                        Kernel::Words => all,
+                    };
+                    for image in images.iter().filter(|image| image.part == pass.part) {
+                        prop_assert!(u64::from(image.first + image.words) * 4 <= bound);
+                    }
+                    if pass.kernel == Kernel::Fast {
+                        let window_len = pass.window.end - pass.window.start;
+                        for image in images {
+                            prop_assert!(image.part == pass.part && (u64::from(image.place) + 1) * image_len <= window_len);
                         }
-                        _ => prop_assert!(false, "rows of the other kind"),
                     }
                 }
-                match &chunk.input {
-                    Input::Rows { len, places } => {
-                        prop_assert!(*len <= limits.buffer);
-                        for place in places {
-                            prop_assert!(place.sample < samples && place.offset + sizes.row_stride() <= *len);
-                        }
+                prop_assert!(chunk.input.len <= limits.buffer);
+                let image_len = spec.batch_len(&geometry, 1) as u64;
+                let first = (chunk.output.start / image_len) as usize;
+                let expected = first..chunk.output.end.div_ceil(image_len) as usize;
+                if kind < 2 {
+                    prop_assert!(chunk.input.rows.iter().map(|place| place.sample).eq(expected.clone()));
+                    let lens = chunk.input.rows.iter().map(|place| match kind {
+                        0 => size.stride(),
+                        _ => u64::from(images[place.sample].words) * 4,
+                    });
+                    let mut end = 0;
+                    for (place, len) in chunk.input.rows.iter().zip(lens) {
+                        prop_assert!(place.offset >= end);
+                        end = place.offset + len;
                     }
-                    Input::Images(images) => {
-                        // Each image of the chunk once.
-                        let image_len = spec.batch_len(&geometry, 1) as u64;
-                        let first = (chunk.output.start / image_len) as usize;
-                        let mut expected = numbers[first..chunk.output.end.div_ceil(image_len) as usize].to_vec();
-                        let mut found: Vec<u32> = images.iter().map(|[sample, _]| *sample).collect();
-                        expected.sort_unstable();
-                        found.sort_unstable();
-                        prop_assert_eq!(found, expected);
-                    }
+                    prop_assert!(end <= chunk.input.len);
+                }
+                if kind > 0 {
+                    // Each image of the chunk once.
+                    let words = |images: &[Image]| {
+                        let mut words: Vec<u32> = images.iter().map(|image| image.words).collect();
+                        words.sort_unstable();
+                        words
+                    };
+                    prop_assert_eq!(words(&chunk.input.images), words(&images[expected]));
                 }
                 // The first pass of a window writes all of it, the others add to it.
                 for window in chunk.passes.iter().filter(|pass| pass.kernel == Kernel::Words).map(|pass| &pass.window) {

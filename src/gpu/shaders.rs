@@ -2,10 +2,10 @@
 
 use std::mem::{offset_of, size_of};
 
-use super::decode::{self, Kernel};
-use super::plan::Sizes;
-use super::{fill, nearest};
+use super::plan::Kernel;
+use super::{fill, kernels, layers, nearest, vq};
 use crate::archive::Archive;
+use crate::format::codec::Codec;
 use crate::output::OutputSpec;
 
 /// A shader of the library's.
@@ -28,6 +28,19 @@ const WORKGROUP_SIZE: u32 = 128;
 pub type Use = (&'static str, Vec<(&'static str, f64)>);
 
 macro_rules! layout {
+    // With what the parameters of all codecs begin with.
+    (common + $type:ty: $($member:ident)*) => {
+        layout!(
+            $type: scale bias first_unit end_unit stride first_row first_value end_row merge first_sample samples part,
+            $($member)*
+        )
+    };
+    ($type:ty: $($common:ident)*, $($member:ident)*) => {
+        &[
+            $((stringify!($common), offset_of!($type, common.$common)),)*
+            $((stringify!($member), offset_of!($type, $member))),*
+        ]
+    };
     ($type:ty: $($member:ident)*) => {
         &[$((stringify!($member), offset_of!($type, $member))),*]
     };
@@ -36,12 +49,16 @@ macro_rules! layout {
 /// All of them.
 pub static ALL: &[Shader] = &[
     Shader {
-        name: "decode.wgsl",
-        source: decode::SOURCE,
-        params_layout: layout!(decode::Params:
-            scale bias first_unit end_unit stride last_codeword first_row first_value end_row merge
-            first_sample samples first_patch patches first_codeword codewords first_stored stored),
-        params_size: size_of::<decode::Params>(),
+        name: "vq.wgsl",
+        source: vq::SOURCE.text,
+        params_layout: layout!(common + vq::Params: first_patch patches last_codeword first_codeword codewords),
+        params_size: size_of::<vq::Params>(),
+    },
+    Shader {
+        name: "layers.wgsl",
+        source: layers::SOURCE.text,
+        params_layout: layout!(common + layers::Params:),
+        params_size: size_of::<layers::Params>(),
     },
     Shader {
         name: "fill.wgsl",
@@ -63,15 +80,23 @@ impl Shader {
         match self.name {
             "fill.wgsl" => return fill::ENTRY_POINTS.map(|entry_point| (entry_point, Vec::new())).to_vec(),
             "nearest.wgsl" => return nearest::uses(archive.geometry().codeword_len(), WORKGROUP_SIZE),
-            _ => {}
+            "vq.wgsl" if archive.codec() == Codec::Vq => {}
+            "layers.wgsl" if archive.codec() == Codec::Layers => {}
+            _ => return Vec::new(),
         }
-        let Ok(vq) = archive.vq() else { return Vec::new() };
-        let sizes = Sizes { geometry: *archive.geometry(), index_width: vq.index_width() };
-        let kernels = sizes.fit_columns().then(|| Kernel::columns(spec.dtype)).into_iter().chain([Kernel::Words]);
-        let uses = kernels.flat_map(|kernel| {
-            let constants = |resident| decode::constants(&sizes, spec, resident, WORKGROUP_SIZE);
-            [false, true].map(|resident| (kernel.entry_point(), constants(resident)))
-        });
-        uses.collect()
+        let geometry = archive.geometry();
+        let uses = |source: &kernels::Source, fast: bool, constants: Vec<kernels::Constants>| -> Vec<Use> {
+            let kernels = fast.then_some(Kernel::Fast).into_iter().chain([Kernel::Words]);
+            let entry_points = kernels.map(|kernel| source.entry_point(kernel, spec.dtype));
+            entry_points.flat_map(|entry| constants.iter().map(move |constants| (entry, constants.clone()))).collect()
+        };
+        if let Ok(archive) = archive.vq() {
+            let constants = [false, true]
+                .map(|resident| vq::constants(geometry, vq::row_size(archive), spec, resident, WORKGROUP_SIZE));
+            return uses(&vq::SOURCE, vq::fit_columns(geometry), constants.into());
+        }
+        let Ok(archive) = archive.layers() else { return Vec::new() };
+        let constants = layers::constants(geometry, archive.shape(), spec, WORKGROUP_SIZE);
+        uses(&layers::SOURCE, layers::fit_tiles(geometry), vec![constants])
     }
 }

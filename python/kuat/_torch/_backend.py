@@ -23,7 +23,7 @@ def backend(archive, device, output):
         return Native(archive, device, output)
     if found.type == "cpu":
         return Native(archive, "cpu", output)
-    return Gather(archive, found, output)
+    return Gather(archive, found, output) if archive.codec == "vq" else Sent(archive, found, output)
 
 
 class Backend:
@@ -73,6 +73,37 @@ class Native(Backend):
 
     def from_epoch(self, samples, batch):
         return torch.from_dlpack(batch)
+
+
+class Sent(Native):
+    """Kuat decodes to bytes, which travel to a device of torch's and become output values there.
+
+    For codecs whose rows torch does not gather itself.
+    """
+
+    def __init__(self, archive, device, output):
+        archive.decode_batch([], **output, device="cpu")  # Finds out if an argument is wrong.
+        super().__init__(archive, "auto", {**output, "dtype": torch.uint8, "mean": None, "std": None})
+        self.device, self.decoded_by = device, f"{self.decoded_by}, sent to {device}"
+        channels = archive.dimensions[0]
+        self._table = None if output["dtype"] == torch.uint8 else _table(output, channels, device)
+        channel = torch.arange(channels, device=device)
+        self._channel = channel[:, None, None] if output["layout"].lower() == "nchw" else channel
+
+    def from_samples(self, ids):
+        return self._sent(super().from_samples(ids))
+
+    def from_epoch(self, samples, batch):
+        return self._sent(super().from_epoch(samples, batch))
+
+    def _sent(self, pixels):
+        if self.device.type == "cuda":
+            # From pinned memory the copy overlaps with what the GPU still does for the batch before.
+            pixels = pixels.pin_memory()
+        pixels = pixels.to(self.device, non_blocking=self.device.type == "cuda")
+        if self._table is None:
+            return pixels
+        return self._table[pixels.long() * self._channel.numel() + self._channel]
 
 
 class Gather(Backend):
@@ -149,26 +180,31 @@ class Gather(Backend):
         return (low | high << 32) >> self._shift & (1 << self._bits) - 1
 
     def _values(self, output):
-        """The codebook in output values, (codewords, height * width * channels), on the device.
-
-        The values are those that kuat defines: computed in double precision and rounded to single, then to half.
-        """
+        """The codebook in output values, (codewords, height * width * channels), on the device."""
         archive, dtype = self._archive, output["dtype"]
         codebook = torch.from_dlpack(archive.codebook).to(self.device)
         codebook = codebook.view(len(codebook), -1)
         if dtype == torch.uint8:
             return codebook
         channels = archive.dimensions[0]
-        table = np.arange(256)[:, None] / np.full(channels, 255.0)
-        if output["mean"] is not None:
-            mean, std = (np.float64(np.float32(output[name])) for name in ("mean", "std"))
-            table = (table - mean) / std
-        table = torch.from_dlpack(table.astype(np.float32)).to(self.device, dtype).reshape(-1)
+        table = _table(output, channels, self.device)
         values = torch.empty(codebook.shape, dtype=dtype, device=self.device)
         channel = torch.arange(codebook.shape[1], device=self.device) % channels
         for target, source in zip(values.split(_CHUNK), codebook.split(_CHUNK)):
             target.copy_(table[source.long() * channels + channel])
         return values
+
+
+def _table(output, channels, device):
+    """The output value of each byte, channel by channel: (256 * channels,) on the device.
+
+    The values are those that kuat defines: computed in double precision and rounded to single, then to half.
+    """
+    table = np.arange(256)[:, None] / np.full(channels, 255.0)
+    if output["mean"] is not None:
+        mean, std = (np.float64(np.float32(output[name])) for name in ("mean", "std"))
+        table = (table - mean) / std
+    return torch.from_dlpack(table.astype(np.float32)).to(device, output["dtype"]).reshape(-1)
 
 
 def _reinterpreted(rows, dtype):

@@ -13,7 +13,8 @@
 //   codebook  codewords in strips as wide as a column (or the patch, if it is narrower or of an odd width), one beside
 //             the other; each row of a strip is padded with zeros to a whole word, each strip to a whole quad
 //   output    values in the layout asked for, without padding
-//   images    of each image of a batch of resident rows: the number of its row, and its place in the output binding
+//   images    of each image of a batch of resident rows: the first word of its row, how many words it has, its place in
+//             the output binding, and the part of the rows that holds it
 //
 // No index reads outside the codebook: each is bounded by `last_codeword` first. All other addresses follow from the
 // geometry, which the host has checked.
@@ -27,7 +28,6 @@ struct Params {
     end_unit: u32,
     // Invocations along x of the dispatch.
     stride: u32,
-    last_codeword: u32,
     // `words`: the row of values (see `value_at`) and the place in it at which the output binding begins.
     first_row: u32,
     first_value: u32,
@@ -35,17 +35,17 @@ struct Params {
     end_row: u32,
     // `words`: keep what this pass does not supply, instead of clearing it.
     merge: u32,
-    // `words`: the samples, patches and codewords that the bound parts hold. With RESIDENT samples are counted in `images`,
-    // where `columns_*` begin at the first.
+    // `words`: the samples that the bound parts hold. With RESIDENT they are counted in `images`, where `columns_*` begin
+    // at the first, and those alone are here whose rows are in this part.
     first_sample: u32,
     samples: u32,
+    part: u32,
+    // `words`: the patches and codewords that the bound parts hold.
     first_patch: u32,
     patches: u32,
+    last_codeword: u32,
     first_codeword: u32,
-    codewords: u32,
-    // With RESIDENT: the row that `indices` begins with, and how many it holds.
-    first_stored: u32,
-    stored: u32,
+    @size(8) codewords: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -57,7 +57,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> output_words: array<u32>;
 @group(0) @binding(3) var<storage, read_write> output_pairs: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read_write> output_quads: array<vec4<u32>>;
-@group(0) @binding(4) var<storage, read> images: array<vec2<u32>>;
+@group(0) @binding(4) var<storage, read> images: array<vec4<u32>>;
 
 override WORKGROUP_SIZE: u32 = 128u;
 override IMAGE_WIDTH: u32 = 224u;
@@ -84,9 +84,8 @@ override RESIDENT: bool = false;
 // `words`: values in an output word: 4 (u8), 2 (f16) or 1 (f32).
 override VALUES_PER_WORD: u32 = 4u;
 
-// The index of a patch; `sample` and `patch_number` count from where the bound part of the index rows begins.
-fn index_at(sample: u32, patch_number: u32) -> u32 {
-    let row = sample * ROW_WORDS;
+// The index of a patch, given the first word of its row; both count from where the bound part of the rows begins.
+fn index_at(row: u32, patch_number: u32) -> u32 {
     let bit = patch_number * INDEX_BITS;
     let word = row + bit / 32u;
     let shift = bit % 32u;
@@ -101,13 +100,13 @@ fn index_at(sample: u32, patch_number: u32) -> u32 {
 }
 
 // The indices of a patch and of the next one, where the first has an even number.
-fn pair_at(sample: u32, patch_number: u32) -> vec2<u32> {
+fn pair_at(row: u32, patch_number: u32) -> vec2<u32> {
     if 32u % (2u * INDEX_BITS) != 0u {
-        return vec2<u32>(index_at(sample, patch_number), index_at(sample, patch_number + 1u));
+        return vec2<u32>(index_at(row, patch_number), index_at(row, patch_number + 1u));
     }
     // Both are in one word, which two calls would load twice.
     let bit = patch_number * INDEX_BITS;
-    let word = indices[sample * ROW_WORDS + bit / 32u] >> bit % 32u;
+    let word = indices[row + bit / 32u] >> bit % 32u;
     let pair = vec2<u32>(word, word >> INDEX_BITS % 32u) & vec2<u32>((1u << (INDEX_BITS % 32u)) - 1u);
     return min(pair, vec2<u32>(params.last_codeword));
 }
@@ -129,12 +128,12 @@ fn column_at(unit: u32) -> Column {
     let x = unit % width;
     let grid_row = unit / width;
     let grid_y = grid_row % GRID_HEIGHT;
-    var sample = grid_row / GRID_HEIGHT;
-    var image = sample;
+    var image = grid_row / GRID_HEIGHT;
+    var row = image * ROW_WORDS;
     if RESIDENT {
-        let chosen = images[params.first_sample + sample];
-        sample = chosen.x - params.first_stored;
-        image = chosen.y;
+        let chosen = images[params.first_sample + image];
+        row = chosen.x;
+        image = chosen.z;
     }
     column.top = grid_y * PATCH_HEIGHT;
     if PLANAR {
@@ -145,14 +144,14 @@ fn column_at(unit: u32) -> Column {
     let patch_number = grid_y * GRID_WIDTH + x * 4u / PATCH_WIDTH;
     // With narrow patches a row of the grid begins at a patch of even number, as images are a multiple of 4 wide.
     if PATCH_WIDTH == 1u {
-        let pairs = vec4<u32>(pair_at(sample, patch_number), pair_at(sample, patch_number + 2u));
+        let pairs = vec4<u32>(pair_at(row, patch_number), pair_at(row, patch_number + 2u));
         column.strips = pairs * (CODEWORD_WORDS / 4u);
     } else if PATCH_WIDTH == 2u {
-        let pair = pair_at(sample, patch_number) * (CODEWORD_WORDS / 4u);
+        let pair = pair_at(row, patch_number) * (CODEWORD_WORDS / 4u);
         column.strips = vec4<u32>(pair.x, 0u, pair.y, 0u);
     } else {
         let strip = x % PATCH_COLUMNS * (STRIP_WORDS / 4u);
-        column.strips = vec4<u32>(index_at(sample, patch_number) * (CODEWORD_WORDS / 4u) + strip, 0u, 0u, 0u);
+        column.strips = vec4<u32>(index_at(row, patch_number) * (CODEWORD_WORDS / 4u) + strip, 0u, 0u, 0u);
     }
     return column;
 }
@@ -442,13 +441,15 @@ fn value_at(row: u32, place: u32) -> Value {
     if row >= params.end_row || sample >= params.samples || patch_number >= params.patches {
         return value;
     }
+    var first = sample * ROW_WORDS;
     if RESIDENT {
-        sample = images[sample].x - params.first_stored;
-        if sample >= params.stored {
+        let image = images[sample];
+        first = image.x;
+        if image.w != params.part {
             return value;
         }
     }
-    let codeword = index_at(sample, patch_number) - params.first_codeword;
+    let codeword = index_at(first, patch_number) - params.first_codeword;
     if codeword >= params.codewords {
         return value;
     }

@@ -1,0 +1,195 @@
+//! Training the codebooks of the codec "layers".
+
+use std::borrow::Cow;
+
+use super::cluster::{cluster, drawn};
+use super::form::{Form, TURNS};
+use super::plan::Plan;
+use super::tuning::{Encoded, Tried, Tuning};
+use crate::error::{Error, Result};
+use crate::format::books::{Book, CHROMA, Component, Cover, INDEX_BITS, LUMA, LayerBooks, Mode};
+use crate::progress::{Counter, Progress};
+
+/// How codebooks are trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerTraining {
+    /// Bits of an index, 1 to 16: no codebook has more codewords than they can name.
+    pub index_bits: u32,
+    /// What a bit may cost in squared error of R, G and B: the codebooks are made for an octave to each side of it.
+    pub lambda: f64,
+    /// Chooses what is drawn at random; the same seed and blocks make the same codebooks.
+    pub seed: u64,
+}
+
+/// Fewer blocks than this are used several times, as often as there are ways to turn them.
+const ENOUGH: usize = 150_000;
+/// Blocks that the chain of codebooks is trained on.
+const SAMPLE: usize = 100_000;
+/// How often all codewords are moved together.
+const ROUNDS: usize = 3;
+/// Vectors that a codebook is trained on, for each codeword.
+const PER_CODEWORD: usize = 64;
+
+/// Trains codebooks on blocks of 8x8 values of brightness less 128, and of 16x16 values of Cb and as many of Cr; none of
+/// these for grey images. The result is the same for any number of threads.
+///
+/// First a chain of codebooks, each trained on what those before leave, tells what every block is worth spending on: the
+/// mode that costs least in squared error and bits. Then the blocks of each mode train its codebooks. In a few rounds
+/// blocks choose anew, and every codeword moves to where it serves best given all others (as in "Improved residual vector
+/// quantization", Ai et al., 2015). Blocks are turned and mirrored at random each time, so that no codeword is fitted to
+/// single blocks, and what is left of them is what will be left of others.
+///
+/// Memory, beside the blocks: about twice as much as they take.
+///
+/// # Errors
+/// [`Error::Argument`] for blocks or options out of range; [`Error::Interrupted`] if `progress` says so.
+pub fn train_layers(
+    luma: &[i16],
+    chroma: &[i16],
+    options: &LayerTraining,
+    progress: &dyn Progress,
+) -> Result<LayerBooks> {
+    let wrong =
+        |argument, found: String, expected: &str| Err(Error::Argument { argument, found, expected: expected.into() });
+    if !(1..=INDEX_BITS).contains(&options.index_bits) {
+        return wrong("index bits", options.index_bits.to_string(), "1 to 16");
+    }
+    if !(options.lambda > 0.0 && options.lambda <= 1e6) {
+        return wrong("lambda", options.lambda.to_string(), "more than 0, at most 1e6");
+    }
+    if luma.is_empty() || !luma.len().is_multiple_of(64) || !chroma.len().is_multiple_of(512) {
+        let found = format!("{} and {} values", luma.len(), chroma.len());
+        return wrong("training blocks", found, "whole blocks of 64 values, and of 512");
+    }
+    let forms = [LUMA, CHROMA].map(Form::new);
+    let training = |component: usize, blocks| Training::new(&forms[component], component, blocks, options);
+    let (luma, chroma) = (training(LUMA, luma), (!chroma.is_empty()).then(|| training(CHROMA, chroma)));
+    let steps = luma.steps() + chroma.as_ref().map_or(0, Training::steps);
+    let counter = Counter::new(progress, "training codebooks", steps);
+    let luma = luma.run(&counter)?;
+    let chroma = chroma.map(|chroma| chroma.run(&counter)).transpose()?;
+    Ok(LayerBooks { index_bits: options.index_bits, luma, chroma })
+}
+
+/// The training of a component.
+struct Training<'a> {
+    form: &'a Form,
+    blocks: Cow<'a, [i16]>,
+    plan: Plan,
+    options: &'a LayerTraining,
+}
+
+impl<'a> Training<'a> {
+    fn new(form: &'a Form, component: usize, blocks: &'a [i16], options: &'a LayerTraining) -> Self {
+        let count = blocks.len() / form.block_len;
+        let plan = Plan::new(component, count, options.index_bits);
+        let times = ENOUGH.div_ceil(count).min(TURNS);
+        let blocks = if times > 1 { Cow::Owned(blocks.repeat(times)) } else { Cow::Borrowed(blocks) };
+        Self { form, blocks, plan, options }
+    }
+
+    /// Blocks that are encoded in all.
+    fn steps(&self) -> usize {
+        let count = self.blocks.len() / self.form.block_len;
+        let modes = self.plan.layout().1;
+        let chain = self.plan.chain.0 + self.plan.chain.1;
+        let depths = if self.plan.own { longest(&modes) } else { 0 };
+        chain * count.min(SAMPLE) + (1 + depths + ROUNDS) * count
+    }
+
+    fn run(&self, counter: &Counter) -> Result<Component<Vec<i8>>> {
+        let mut tuning = self.chain(counter)?;
+        let mut modes = self.encode(&tuning, &self.blocks, 0, Tried::All, counter)?.modes;
+        if self.plan.own {
+            tuning = self.own(&modes, counter)?;
+        }
+        for round in 0..ROUNDS {
+            let mut encoded = self.encode(&tuning, &self.blocks, 1 + round, Tried::Near(&modes), counter)?;
+            tuning.refine(&mut encoded);
+            modes = encoded.modes;
+        }
+        let books = tuning
+            .books
+            .iter()
+            .map(|book| Book { cover: book.cover, codewords: self.form.restore(book.cover, &book.codewords) });
+        Ok(Component { books: books.collect(), modes: tuning.modes })
+    }
+
+    /// Encodes blocks, turned and at a lambda by chance.
+    fn encode(&self, tuning: &Tuning, blocks: &[i16], time: usize, tried: Tried, counter: &Counter) -> Result<Encoded> {
+        let turn = |block: usize| (drawn(self.options.seed, (time << 40 | block) as u64) >> 32) as usize % TURNS;
+        let lambda = |block: usize| {
+            let octaves = (drawn(!self.options.seed, block as u64) >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
+            (1000.0 * self.options.lambda * libm::exp2(octaves)) as u64
+        };
+        tuning.encode(blocks, turn, lambda, tried, |blocks| counter.add(blocks))
+    }
+
+    /// Trains the chain on a sample of the blocks.
+    fn chain(&self, counter: &Counter) -> Result<Tuning<'a>> {
+        let len = self.form.block_len;
+        let mut order: Vec<usize> = (0..self.blocks.len() / len).collect();
+        order.sort_unstable_by_key(|&block| (drawn(self.options.seed, block as u64), block));
+        order.truncate(SAMPLE);
+        let sample: Vec<i16> = order.iter().flat_map(|&block| &self.blocks[block * len..][..len]).copied().collect();
+        let (covers, modes) = self.plan.shared();
+        let mut tuning = Tuning::new(self.form, self.options.index_bits, vec![], vec![Mode::default()]);
+        for (stage, (&cover, mode)) in covers.iter().zip(&modes).enumerate() {
+            let last = vec![tuning.modes.len() as u8 - 1; order.len()];
+            let left = self.encode(&tuning, &sample, 50 + stage, Tried::Only(&last), counter)?.residuals;
+            tuning.books.push(self.book(cover, stage, &left));
+            tuning.modes.push(mode.clone());
+            tuning.prepare();
+        }
+        tuning.modes.remove(0);
+        Ok(tuning)
+    }
+
+    /// Trains the codebooks of each mode on its blocks, stage by stage.
+    fn own(&self, modes: &[u8], counter: &Counter) -> Result<Tuning<'a>> {
+        let (covers, finished) = self.plan.layout();
+        let books = covers.iter().map(|&cover| Book { cover, codewords: vec![0; self.form.codeword_len(cover)] });
+        let mut tuning = Tuning::new(self.form, self.options.index_bits, books.collect(), finished.clone());
+        let stage = |mode: &Mode, depth| mode.block.iter().chain(&mode.quarter).nth(depth).copied();
+        let mut known = vec![false; covers.len()];
+        for depth in 0..longest(&finished) {
+            for (mode, finished) in tuning.modes.iter_mut().zip(&finished) {
+                mode.block = finished.block.iter().take(depth).copied().collect();
+                mode.quarter = finished.quarter.iter().take(depth.saturating_sub(mode.block.len())).copied().collect();
+            }
+            let left = self.encode(&tuning, &self.blocks, 100 + depth, Tried::Only(modes), counter)?.residuals;
+            for book in 0..covers.len() {
+                let users: Vec<bool> = finished.iter().map(|mode| stage(mode, depth) == Some(book)).collect();
+                if known[book] || !users.contains(&true) {
+                    continue;
+                }
+                known[book] = true;
+                let uses = |mode: &u8| users[usize::from(*mode)];
+                // As many as are needed, evenly.
+                let every =
+                    modes.iter().filter(|mode| uses(mode)).count() / (self.plan.codewords[1] * PER_CODEWORD) + 1;
+                let residuals = left.chunks_exact(self.form.block_len).zip(modes).filter(|(_, mode)| uses(mode));
+                let residuals: Vec<i16> = residuals.step_by(every).flat_map(|(left, _)| left).copied().collect();
+                tuning.books[book] = self.book(covers[book], covers.len() + book, &residuals);
+            }
+            tuning.prepare();
+        }
+        tuning.modes = finished;
+        Ok(tuning)
+    }
+
+    /// A codebook for what is left of blocks.
+    fn book(&self, cover: Cover, number: usize, left: &[i16]) -> Book<Vec<i8>> {
+        let mut targets = Vec::new();
+        self.form.targets(cover, left, &mut targets);
+        let seed = drawn(self.options.seed, number as u64);
+        let most = self.plan.codewords[cover as usize];
+        let codewords = cluster(&targets, self.form.codeword_len(cover), most, seed);
+        Book { cover, codewords }
+    }
+}
+
+/// Stages of the mode that has the most.
+fn longest(modes: &[Mode]) -> usize {
+    modes.iter().map(|mode| mode.block.len() + mode.quarter.len()).max().unwrap_or(0)
+}
