@@ -6,8 +6,9 @@ use super::super::output::Stores;
 use super::blocks::{Blocks, WHOLE};
 use super::books::Component;
 use super::image::{Kernels, quarters};
+use super::place::Place;
 use super::portable;
-use super::tile::{MIDDLE, Place, SIDE, Target, Values};
+use super::tile::{MIDDLE, SIDE, Target, Values};
 use crate::format::books::MODES;
 use crate::format::record::{GROUP, Record};
 
@@ -192,8 +193,7 @@ pub(super) fn luma(component: &Component<64, 16>, blocks: &Blocks, values: &mut 
         for (&stage, &index) in mode.block.iter().zip(whole) {
             let codeword = component.codeword(stage, index).as_chunks::<WORDS>().0;
             for (sums, quarter) in sums.iter_mut().zip(codeword) {
-                // SAFETY: a quarter has sixteen values.
-                *sums = _mm256_add_epi16(*sums, unsafe { sixteen(quarter.as_ptr()) });
+                *sums = _mm256_add_epi16(*sums, sixteen(quarter));
             }
         }
         for (&stage, indices) in mode.quarter.iter().zip(indices.as_chunks::<4>().0) {
@@ -204,8 +204,8 @@ pub(super) fn luma(component: &Component<64, 16>, blocks: &Blocks, values: &mut 
             let first = component.first(stage);
             for (quarter, sums) in sums.iter_mut().enumerate() {
                 let index = (indices >> (16 * quarter)) as usize & 0xffff;
-                // SAFETY: the index is at most the last codeword's, and each has sixteen.
-                *sums = _mm256_add_epi16(*sums, unsafe { sixteen(first.add(16 * index)) });
+                // SAFETY: the index is at most the last codeword's; the stage is of this component.
+                *sums = _mm256_add_epi16(*sums, sixteen(unsafe { &*first.add(index) }));
             }
         }
         let [a, b, c, d] = sums;
@@ -220,14 +220,11 @@ pub(super) fn luma(component: &Component<64, 16>, blocks: &Blocks, values: &mut 
 }
 
 /// Sixteen values, widened.
-///
-/// # Safety
-/// They are there.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn sixteen(values: *const i8) -> __m256i {
-    // SAFETY: as promised.
-    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(values.cast()) })
+fn sixteen(values: &[i8; WORDS]) -> __m256i {
+    // SAFETY: there are sixteen.
+    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(values.as_ptr().cast()) })
 }
 
 /// What Cb and Cr add to brightness for red, green and blue.
@@ -270,6 +267,7 @@ fn tiles<const INTERLEAVED: bool>(
     (component, blocks): (&Component<128, 128>, &Blocks),
     target: &mut Target,
 ) {
+    assert_eq!((target.planes, target.pixel), if INTERLEAVED { (1, 3) } else { (3, 1) });
     let mut edge = [0; _];
     for tile in 0..columns.div_ceil(2) {
         let mode = component.mode(blocks.modes()[tile]);
@@ -282,11 +280,8 @@ fn tiles<const INTERLEAVED: bool>(
             let (mut cb, mut cr) = (_mm256_setzero_si256(), _mm256_setzero_si256());
             for (&stage, &index) in mode.block.iter().zip(whole) {
                 let codeword = component.codeword(stage, index).as_chunks::<WORDS>().0;
-                // SAFETY: both parts have sixteen values.
-                unsafe {
-                    cb = _mm256_add_epi16(cb, sixteen(codeword[rows].as_ptr()));
-                    cr = _mm256_add_epi16(cr, sixteen(codeword[4 + rows].as_ptr()));
-                }
+                cb = _mm256_add_epi16(cb, sixteen(&codeword[rows]));
+                cr = _mm256_add_epi16(cr, sixteen(&codeword[4 + rows]));
             }
             let (half, part) = (rows / 2, rows % 2);
             if mode.quarter.is_empty() {
@@ -295,7 +290,7 @@ fn tiles<const INTERLEAVED: bool>(
                 let right = [right_twice(red), right_twice(green), right_twice(blue)];
                 for odd in 0..2 {
                     let luma = [two_rows(luma[2 * half], odd, part), two_rows(luma[2 * half + 1], odd, part)];
-                    // SAFETY: the place is of such pixels.
+                    // SAFETY: the place is of such pixels, as was checked.
                     unsafe { store::<INTERLEAVED>(place, 4 * rows + odd, luma, left, right) };
                 }
                 continue;
@@ -304,11 +299,8 @@ fn tiles<const INTERLEAVED: bool>(
                 let fine = |quarter: usize, mut cb, mut cr| {
                     for (&stage, indices) in mode.quarter.iter().zip(indices) {
                         let codeword = component.codeword(stage, indices[quarter]).as_chunks::<WORDS>().0;
-                        // SAFETY: as above.
-                        unsafe {
-                            cb = _mm256_add_epi16(cb, sixteen(codeword[2 * odd + part].as_ptr()));
-                            cr = _mm256_add_epi16(cr, sixteen(codeword[4 + 2 * odd + part].as_ptr()));
-                        }
+                        cb = _mm256_add_epi16(cb, sixteen(&codeword[2 * odd + part]));
+                        cr = _mm256_add_epi16(cr, sixteen(&codeword[4 + 2 * odd + part]));
                     }
                     colour(cb, cr)
                 };

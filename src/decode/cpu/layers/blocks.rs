@@ -101,6 +101,6 @@ impl Blocks {
     /// The indices from a block's first on.
     #[inline(always)]
     pub fn indices(&self, block: usize) -> &[u16] {
-        &self.indices[self.starts()[block] as usize..]
+        &self.all_indices()[self.starts()[block] as usize..]
     }
 }

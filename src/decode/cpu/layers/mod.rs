@@ -5,6 +5,8 @@ mod avx2;
 mod blocks;
 mod books;
 mod image;
+#[cfg(target_arch = "x86_64")]
+mod place;
 mod portable;
 mod tile;
 #[cfg(target_arch = "x86_64")]

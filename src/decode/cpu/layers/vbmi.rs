@@ -7,7 +7,8 @@ use super::avx2;
 use super::blocks::{Blocks, WHOLE};
 use super::books::Component;
 use super::image::{Kernels, quarters};
-use super::tile::{Place, Target, Values};
+use super::place::Place;
+use super::tile::{Target, Values};
 use crate::format::books::MODES;
 use crate::format::record::{GROUP, Record};
 
@@ -133,6 +134,7 @@ fn tiles<const INTERLEAVED: bool>(
     (component, blocks): (&Component<128, 128>, &Blocks),
     target: &mut Target,
 ) {
+    assert_eq!((target.planes, target.pixel), if INTERLEAVED { (1, 3) } else { (3, 1) });
     let mut edge = [0; _];
     for tile in 0..columns.div_ceil(2) {
         let mode = component.mode(blocks.modes()[tile]);
@@ -155,7 +157,7 @@ fn tiles<const INTERLEAVED: bool>(
                 let left = [left_twice(red), left_twice(green), left_twice(blue)];
                 let right = [right_twice(red), right_twice(green), right_twice(blue)];
                 for odd in 0..2 {
-                    // SAFETY: the place is of such pixels.
+                    // SAFETY: the place is of such pixels, as was checked.
                     unsafe { store::<INTERLEAVED>(place, half, odd, luma, left, right) };
                 }
                 continue;
