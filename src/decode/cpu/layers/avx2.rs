@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::super::output::Stores;
+use super::super::convert::Converter;
+use super::super::output::{self, Stores};
 use super::blocks::{Blocks, WHOLE};
 use super::books::Component;
 use super::image::{Kernels, quarters};
@@ -27,14 +28,26 @@ impl Avx2 {
     }
 }
 
-impl Stores for Avx2 {}
-
 /// Calls a kernel below from a method of an [`Avx2`].
 macro_rules! kernel {
     ($call:expr) => {
         // SAFETY: an `Avx2` exists, so the processor has the instructions.
         unsafe { $call }
     };
+}
+
+impl Stores for Avx2 {
+    #[inline(never)]
+    fn convert(self, converter: &Converter, bytes: &[u8], run: &mut [u8], past_caches: Option<&mut [u8]>) {
+        kernel!(convert(converter, bytes, run, past_caches))
+    }
+}
+
+/// Converts a run by the portable source.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn convert(converter: &Converter, bytes: &[u8], run: &mut [u8], past_caches: Option<&mut [u8]>) {
+    output::convert(converter, bytes, run, past_caches);
 }
 
 impl Kernels for Avx2 {
