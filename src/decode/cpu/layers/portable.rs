@@ -259,7 +259,7 @@ mod tests {
         let modes = spread(planes);
         for (block, &mode) in modes.iter().enumerate() {
             let bits = [0, 1, 2].map(|plane: usize| (planes[plane] >> block & 1) << plane);
-            assert_eq!(u32::from(mode), bits.iter().sum());
+            assert_eq!(u32::from(mode), bits.iter().sum::<u32>());
         }
     }
 }
