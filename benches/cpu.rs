@@ -6,12 +6,15 @@ mod measure;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::iter::repeat_n;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use kuat::{Archive, ArchiveSpec, ArchiveWriter, BufferPool, CpuDecoder, CpuPath, Decoder, Dtype, Geometry, Layout};
-use kuat::{NaiveDecoder, Normalization, OutputSpec, SampleInfo};
+use kuat::{
+    Archive, ArchiveSpec, ArchiveWriter, Book, Books, BufferPool, Codec, CodingSpec, Component, Cover, CpuDecoder,
+    CpuPath, Decoder, Dtype, Geometry, Layout, Mode, NaiveDecoder, Normalization, OutputSpec, SampleInfo,
+};
 use measure::{Work, copy_images, fill_images, in_turns, median, scattered};
 use memmap2::Mmap;
 use rand::{Rng, RngExt, SeedableRng};
@@ -22,12 +25,13 @@ use serde_json::{Value, json};
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 type Table = fn(&Setting) -> Result<()>;
 
-const TABLES: [(&str, Table); 5] = [
+const TABLES: [(&str, Table); 6] = [
     ("cpu_decode", decoding),
     ("cpu_paths", paths),
     ("cpu_threads", threads),
     ("cpu_codebook", codebooks),
     ("cpu_call", calls),
+    ("cpu_layers", layers),
 ];
 
 /// Images of the raw pixels that are copied from, and samples of random archives: in no cache.
@@ -37,7 +41,9 @@ const IMAGES: usize = 1024;
 
 /// What is measured with.
 struct Setting {
+    /// Of the codec "vq", and of layers.
     archives: Vec<Archive>,
+    layered: Vec<Archive>,
     /// Pixels in a mapped file, as a data set that is not compressed at all.
     raw: Mmap,
     folder: tempfile::TempDir,
@@ -46,7 +52,7 @@ struct Setting {
 
 fn main() -> Result<()> {
     let mut only = None;
-    let mut archives = Vec::new();
+    let mut archives: Vec<Archive> = Vec::new();
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -56,7 +62,8 @@ fn main() -> Result<()> {
     }
     let folder = tempfile::tempdir()?;
     let raw = raw_pixels(folder.path(), photograph(4)?.image_len())?;
-    let setting = Setting { archives, raw, folder, most_threads: std::thread::available_parallelism()?.get() };
+    let (archives, layered) = archives.into_iter().partition(|archive| archive.codec() == Codec::Vq);
+    let setting = Setting { archives, layered, raw, folder, most_threads: std::thread::available_parallelism()?.get() };
     for (name, table) in TABLES {
         if only.as_deref().is_none_or(|only| only == name) {
             eprintln!("measuring {name}");
@@ -200,6 +207,25 @@ fn calls(setting: &Setting) -> Result<()> {
     Ok(())
 }
 
+/// Each path that the processor has, on one thread, on archives of layers: those given, and one of random records.
+fn layers(setting: &Setting) -> Result<()> {
+    let measure = |archive: &Archive, indices: &str| -> Result<()> {
+        for path in CpuPath::available() {
+            let decoder = CpuDecoder::new(archive)?.with_path(path);
+            for spec in [OutputSpec::default(), normalized(Dtype::F16), normalized(Dtype::F32)] {
+                let mut row = setting.beside_limit(archive, &decoder, &spec, 64, 1)?;
+                (row["table"], row["indices"]) = ("cpu_layers".into(), indices.into());
+                println!("{row}");
+            }
+        }
+        Ok(())
+    };
+    for archive in &setting.layered {
+        measure(archive, "real")?;
+    }
+    measure(&random_layers(setting.folder.path())?, "random")
+}
+
 impl Setting {
     /// A row on decoding beside copying raw pixels (bytes) or storing as many (floats).
     fn beside_limit(
@@ -249,7 +275,8 @@ impl Setting {
         Ok(json!({
             "table": Value::Null,
             "patch": geometry.patch_width(),
-            "codewords": archive.vq()?.codewords(),
+            "codewords": archive.vq().ok().map(|vq| vq.codewords()),
+            "bytes_per_image": archive.mean_row_len(),
             "dtype": spec.dtype.name(),
             "layout": spec.layout.name(),
             "normalized": spec.normalization.is_some(),
@@ -314,6 +341,51 @@ fn random_archive(folder: &Path, geometry: Geometry, codewords: usize, samples: 
     for _ in 0..samples {
         let row: Vec<u32> = (0..geometry.patches()).map(|_| random.random_range(0..codewords as u32)).collect();
         writer.push(&row, SampleInfo::default())?;
+    }
+    writer.finish_file(None)?;
+    Ok(Archive::open(path)?)
+}
+
+/// An archive of layers of random codewords, indices and modes, about 10 kB a sample: the fewer indices a mode has, the
+/// more blocks have it, as in photographs.
+fn random_layers(folder: &Path) -> Result<Archive> {
+    const CODEWORDS: usize = 4096;
+    let path = folder.join("layers.qvq");
+    let mut random = Pcg64Mcg::seed_from_u64(1);
+    // Two codebooks for blocks, and one for each codeword that a quarter of any mode is the sum of.
+    let mut component = |lens: [usize; 2], stages: &[(usize, usize)]| {
+        let mut book = |cover| {
+            let values = CODEWORDS * lens[cover as usize];
+            Book { cover, codewords: (0..values).map(|_| random.random()).collect() }
+        };
+        let quarters = stages.iter().map(|&(_, quarter)| quarter).max().unwrap_or(0);
+        let covers = [Cover::Block; 2].into_iter().chain(repeat_n(Cover::Quarter, quarters));
+        let mode = |&(block, quarter): &(usize, usize)| Mode {
+            block: (0..block).collect(),
+            quarter: (2..2 + quarter).collect(),
+        };
+        Component { books: covers.map(&mut book).collect(), modes: stages.iter().map(mode).collect() }
+    };
+    let luma = component([64, 16], &[(1, 0), (2, 0), (1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (1, 6)]);
+    let chroma = component([128, 128], &[(1, 0), (2, 0), (1, 1), (2, 1), (2, 2)]);
+    let books = Books { index_bits: CODEWORDS.ilog2(), luma, chroma: Some(chroma) };
+
+    let geometry = photograph(8)?;
+    let coding = CodingSpec::Layers(books.clone());
+    let spec = ArchiveSpec { samples: SAMPLES, ..ArchiveSpec::with_coding(geometry, coding) };
+    let mut writer = ArchiveWriter::create(&path, spec)?;
+    for _ in 0..SAMPLES {
+        let (mut modes, mut indices) = (Vec::new(), Vec::new());
+        for (component, blocks) in books.components().into_iter().zip([28 * 28, 14 * 14]) {
+            let most = component.modes.len();
+            let mut mode = || random.random_range(0..most).min(random.random_range(0..most));
+            let of: Vec<usize> = (0..blocks).map(|_| mode()).collect();
+            let count: usize = of.iter().map(|&mode| component.modes[mode].indices()).sum();
+            indices.extend((0..count).map(|_| random.random_range(0..CODEWORDS as u16)));
+            modes.push(of.into_iter().map(|mode| mode as u8).collect::<Vec<_>>());
+        }
+        let record = books.record(&geometry, &[&modes[0], &modes[1]], &indices)?;
+        writer.push_record(&record, SampleInfo::default())?;
     }
     writer.finish_file(None)?;
     Ok(Archive::open(path)?)

@@ -549,7 +549,7 @@ fn records_and_offsets_of_another_type_or_shape_are_refused() {
         r#"[["luma4.0","luma8.0"]]"#,
         r#"[["luma8.0","luma8.0","luma8.0","luma8.0"]]"#,
         r#"[["luma4.0","luma4.0","luma4.0","luma4.0","luma4.0","luma4.0","luma4.0","luma4.0"]]"#,
-        &format!("[{}]", vec![r#"["luma8.0"]"#; 9].join(",")),
+        &format!("[{}]", [r#"["luma8.0"]"#; 9].join(",")),
     ] {
         refused!(altered(&|header| header["__metadata__"]["luma_modes"] = json!(modes)), Error::Metadata { .. });
     }

@@ -145,6 +145,37 @@ fn large_batches_of_layers_are_the_same_wherever_they_go() {
 }
 
 #[test]
+fn records_that_are_cut_or_too_long_are_refused_and_nothing_is_written() {
+    for case in LAYERS_CASES {
+        let archive = case.archive();
+        let spec = OutputSpec::default();
+        let row = archive.row(0).expect("there");
+        let mut output = vec![7; spec.batch_len(archive.geometry(), 2)];
+        let naive = NaiveDecoder::new(&archive).expect("decoder");
+        let Err(Error::RecordLength { row: 1, found: 0, shortest, longest }) =
+            naive.decode_bytes(&[row, &[]], &spec, &mut output)
+        else {
+            panic!("{case:?} takes a record of no bytes");
+        };
+        let bytes = vec![0xff; longest + 4];
+        for path in CpuPath::available() {
+            let cpu = CpuDecoder::new(&archive).expect("decoder").with_path(path);
+            for len in [0, shortest - 4, shortest - 1, shortest + 1, longest - 1, longest + 1, longest + 4] {
+                let refused = cpu.decode_bytes(&[row, &bytes[..len]], &spec, &mut output);
+                assert!(matches!(refused, Err(Error::RecordLength { row: 1, .. })), "{case:?}, {path}, {len} bytes");
+                assert!(output.iter().all(|&byte| byte == 7));
+            }
+            for len in [shortest, shortest + 4, longest].into_iter().filter(|&len| len <= longest) {
+                cpu.decode_bytes(&[row, &bytes[..len]], &spec, &mut output).expect("decoded");
+                let expected: Vec<u8> = naive.decode(&[row, &bytes[..len]], &spec).expect("decoded");
+                assert!(output == expected, "{case:?}, {path}, {len} bytes");
+                output.fill(7);
+            }
+        }
+    }
+}
+
+#[test]
 fn constants_that_round_unevenly_are_exact() {
     let archive = CASES[0].archive();
     let naive = NaiveDecoder::new(&archive).expect("decoder");

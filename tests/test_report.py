@@ -170,6 +170,13 @@ def test_opening_and_rows_from_disk_are_shown():
     assert "page cache (" not in rendered(ROWS)
 
 
+def test_layers_are_shown_and_count_for_no_bar():
+    layers = {"table": "cpu_layers", "patch": 8, "codewords": None, "bytes_per_image": 10_897.4, "path": "avx512"}
+    layers = decode(0.27, **layers, images_per_s=34_567.0)
+    assert lines(rendered([layers]), "| real |", "10,897", "avx512", "34,567", "memcpy", "0.27")
+    assert all(bar.measured is None for bar in bars([layers]))
+
+
 def test_rows_of_a_program_are_kept_whatever_else_it_prints_and_however_it_ends(capfd):
     program = "print('{\"table\": \"open\", \"samples\": 1}'); print('warming up'); print(3); print('{}'); exit(7)"
     rows, failure = run("cpu", [sys.executable, "-c", program])

@@ -64,7 +64,18 @@ def command(name, args, folder):
         # The peers' archives, for the same photographs in all programs.
         least = ["--peers", "kuat", "--work", data.U8, "--batch", "64", "--rounds", "1", "--seconds", "0.1"]
         subprocess.run([*peers, *least], stdout=subprocess.DEVNULL, check=True)
+    if name == "cpu":
+        archives.append(layered(args.images, folder))
     return ["cargo", "bench", "--bench", name, "--", *(str(archive.resolve()) for archive in archives)]
+
+
+def layered(images, folder):
+    """An archive of the same photographs in layers, made unless it is there."""
+    archive = folder / "kuat-layers.qvq"
+    if not archive.exists():
+        options = ["--codec", "layers", "--bytes-per-image", "11000", "--output", str(archive)]
+        subprocess.run(["target/release/kuat", "encode", str(images), *options], check=True)
+    return archive
 
 
 def run(name, command):

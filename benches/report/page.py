@@ -229,6 +229,13 @@ def cpu(rows, pictures):
             "The same by the instructions used, batches of 256, one thread; the best a processor has are chosen:",
             all_of(found, ["path", "patch", "dtype", "layout", "images_per_s", "limit", "limit_images_per_s", "ratio"]),
         ]
+    found = rows.where("cpu_layers")
+    if found:
+        columns = ["indices", "bytes_per_image", "path", "dtype", "layout", "images_per_s"]
+        text += [
+            "The codec layers, batches of 64, one thread, real photographs and uniformly random indices:",
+            all_of(found, [*columns, "limit", "limit_images_per_s", "ratio"]),
+        ]
     text += [picture(pictures, "threads", "Images per second over threads")]
     text += [picture(pictures, "codebook", "Images per second over the number of codewords")]
     found = rows.where("cpu_codebook")

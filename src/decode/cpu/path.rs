@@ -8,7 +8,7 @@ use std::fmt;
 pub enum CpuPath {
     /// What every processor of this architecture has: SSE2 on x86-64, NEON on AArch64.
     Portable,
-    /// AVX2, compiled from the same source as the portable path.
+    /// AVX2: compiled from the same source as the portable path, with kernels of its own for the codec "layers".
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// AVX-512 with VBMI (Intel from Ice Lake, AMD from Zen 4 on): bytes permuted in registers.

@@ -21,11 +21,12 @@ pub(super) struct Mode<const BLOCK: usize, const QUARTER: usize> {
     pub quarter: Vec<Stage<QUARTER>>,
 }
 
-/// A codebook of codewords of `LEN` values. At `start` of its component's bytes are `last + 1` of them.
+/// A codebook of codewords of `LEN` values: at `start` of its component's bytes are `last + 1` of them. Stages never leave
+/// the modes of the component that made them but to be handed back to it.
 #[derive(Clone, Copy)]
 pub(super) struct Stage<const LEN: usize> {
     start: usize,
-    last: usize,
+    last: u16,
 }
 
 impl<const BLOCK: usize, const QUARTER: usize> Component<BLOCK, QUARTER> {
@@ -55,7 +56,8 @@ impl<const BLOCK: usize, const QUARTER: usize> Component<BLOCK, QUARTER> {
         }
         let mode = |mode: usize| {
             let mode = component.mode(mode);
-            let last = |book: usize, len| component.books[book].codewords.len() / len - 1;
+            // A codebook has 1 to 2^16 codewords.
+            let last = |book: usize, len| (component.books[book].codewords.len() / len - 1) as u16;
             Mode {
                 block: mode.block.iter().map(|&b| Stage { start: starts[b], last: last(b, BLOCK) }).collect(),
                 quarter: mode.quarter.iter().map(|&b| Stage { start: starts[b], last: last(b, QUARTER) }).collect(),
@@ -86,23 +88,24 @@ impl<const BLOCK: usize, const QUARTER: usize> Component<BLOCK, QUARTER> {
     /// A codeword of one of this component's stages; indices beyond the last stand for that.
     #[inline(always)]
     pub fn codeword<const LEN: usize>(&self, stage: Stage<LEN>, index: u16) -> &[i8; LEN] {
-        let start = usize::from(index).min(stage.last) * LEN;
-        // SAFETY: `new` alone makes stages, each of a codebook that it copied; its component's bytes stay as many.
-        unsafe { &*self.first(stage).add(start).cast() }
+        let index = usize::from(index.min(stage.last()));
+        // SAFETY: the stage is of this component, whose bytes stay where and as many as `new` made them.
+        unsafe { &*self.first(stage).add(index) }
     }
 
     /// The first codeword of one of this component's stages, followed by its others.
     #[inline(always)]
-    pub fn first<const LEN: usize>(&self, stage: Stage<LEN>) -> *const i8 {
+    pub fn first<const LEN: usize>(&self, stage: Stage<LEN>) -> *const [i8; LEN] {
+        debug_assert!(stage.start + (usize::from(stage.last) + 1) * LEN <= self.bytes.as_slice().len());
         self.bytes.as_slice().as_ptr().wrapping_add(stage.start).cast()
     }
 }
 
 impl<const LEN: usize> Stage<LEN> {
-    /// The number of its last codeword, at most 2^16 - 1.
+    /// The number of its last codeword.
     #[inline(always)]
     pub fn last(self) -> u16 {
-        self.last as u16
+        self.last
     }
 }
 

@@ -1,10 +1,9 @@
 //! One image, row of tiles by row of tiles: indices, then sums, then pixels.
 
-use super::blocks::{self, Blocks};
+use super::blocks::Blocks;
 use super::books::Component;
 use super::output::{Band, Output, Portable, Stores};
-use super::sums::{self, Values};
-use super::tile::{self, SIDE, Target};
+use super::tile::{SIDE, Target, Values};
 use super::{CpuPath, Layers, memory};
 use crate::buffer::AlignedBytes;
 use crate::format::books::{LUMA, MODES};
@@ -23,7 +22,6 @@ pub(super) struct Scratch {
     /// The blocks of a band and of the one after it.
     luma: [Blocks; 2],
     chroma: [Blocks; 2],
-    order: Vec<u32>,
     /// The brightness of two rows of blocks, and of blocks beyond their ends where they end within a tile.
     values: AlignedBytes,
     band: Band,
@@ -42,59 +40,29 @@ impl Scratch {
     }
 }
 
-/// The steps of decoding. What is here runs on any processor; a path may have its own.
+/// The steps of decoding.
 pub(super) trait Kernels: Stores {
     /// The modes of a group's blocks, and how many indices are before each; returns how many there are in all.
-    #[inline(always)]
-    fn place(self, planes: [u32; 3], lens: &[u8; MODES], modes: &mut [u8; GROUP], starts: &mut [u32; GROUP]) -> u32 {
-        blocks::place(planes, lens, modes, starts)
-    }
-
-    /// Asks for the codewords that cover whole blocks.
-    #[inline(always)]
-    fn prefetch<const BLOCK: usize, const QUARTER: usize>(
-        self,
-        component: &Component<BLOCK, QUARTER>,
-        blocks: &Blocks,
-    ) {
-        blocks::prefetch(component, blocks);
-    }
+    fn place(self, planes: [u32; 3], lens: &[u8; MODES], modes: &mut [u8; GROUP], starts: &mut [u32; GROUP]) -> u32;
 
     /// Unpacks `count` indices, all of which are there, from `number` on, a multiple of [`super::blocks::WHOLE`]; may
     /// write [`super::blocks::SLACK`] more.
-    #[inline(always)]
-    fn unpack(self, record: &Record, number: usize, count: usize, indices: &mut [u16]) {
-        blocks::unpack(record, number, count, indices);
-    }
+    fn unpack(self, record: &Record, number: usize, count: usize, indices: &mut [u16]);
+
+    /// Asks for codewords of blocks ahead of their use.
+    fn prefetch<const BLOCK: usize, const QUARTER: usize>(self, component: &Component<BLOCK, QUARTER>, blocks: &Blocks);
 
     /// Sums up the brightness of blocks.
-    #[inline(always)]
-    fn luma(self, luma: &Component<64, 16>, blocks: &Blocks, order: &mut Vec<u32>, values: &mut [Values]) {
-        sums::luma(luma, blocks, order, values);
-    }
+    fn luma(self, component: &Component<64, 16>, blocks: &Blocks, values: &mut [Values]);
 
     /// Makes a row of tiles of blocks of brightness, two rows of `columns` each, and of blocks of colour.
-    #[inline(always)]
     fn tiles(
         self,
         values: &[Values],
         columns: usize,
         chroma: Option<(&Component<128, 128>, &Blocks)>,
         target: &mut Target,
-    ) {
-        let (mut added, mut bytes) = ([[[0; 64]; 3]; 4], [0; _]);
-        for tile in 0..columns.div_ceil(2) {
-            let luma = quarters(values, columns, tile);
-            match chroma {
-                Some((chroma, blocks)) => {
-                    sums::chroma(chroma, blocks, tile, &mut added);
-                    tile::colour(luma, &added, target.pixel == 3, &mut bytes);
-                }
-                None => tile::grey(luma, &mut bytes),
-            }
-            target.put(tile, &bytes);
-        }
-    }
+    );
 }
 
 /// The brightness of a tile's quarters.
@@ -103,8 +71,6 @@ pub(super) fn quarters(values: &[Values], columns: usize, tile: usize) -> [&Valu
     let (above, below) = (&values[2 * tile..][..2], &values[columns + 2 * tile..][..2]);
     [&above[0], &above[1], &below[0], &below[1]]
 }
-
-impl Kernels for Portable {}
 
 impl Job<'_> {
     /// Decodes one image; `records` are its record, which the shape accepts, and the next image's.
@@ -126,7 +92,7 @@ impl Job<'_> {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
     fn image_avx2(&self, records: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
-        self.image(Portable, records, image, scratch);
+        self.image(super::avx2::Avx2::new(), records, image, scratch);
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -139,7 +105,7 @@ impl Job<'_> {
     fn image<K: Kernels>(&self, k: K, [record, next]: [&[u8]; 2], image: &mut [u8], scratch: &mut Scratch) {
         let (g, spec, shape) = (self.output.geometry, self.output.spec, &self.layers.shape);
         let record = Record::new(shape, record);
-        let Scratch { luma, chroma, order, values, band: Band { bytes, values: converted } } = scratch;
+        let Scratch { luma, chroma, values, band: Band { bytes, values: converted } } = scratch;
         let values: &mut [Values] = bytemuck::cast_slice_mut(values.as_mut_slice());
         let [bytes, converted] = [bytes, converted].map(AlignedBytes::as_mut_slice);
         let (columns, block_rows) = shape.grids[LUMA];
@@ -156,7 +122,7 @@ impl Job<'_> {
             if band + 1 < bands {
                 self.read(k, &record, band + 1, &mut luma[(band + 1) % 2], &mut chroma[(band + 1) % 2]);
             }
-            k.luma(&self.layers.luma, &luma[band % 2], order, values);
+            k.luma(&self.layers.luma, &luma[band % 2], values);
             let colour = self.layers.chroma.as_ref().map(|component| (component, &chroma[band % 2]));
 
             let rows = self.output.rows(band, SIDE);

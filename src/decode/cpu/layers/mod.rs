@@ -1,9 +1,13 @@
 //! The codec "layers" on the CPU: sums of gathers, a row of tiles of 16x16 pixels at a time.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod blocks;
 mod books;
 mod image;
-mod sums;
+#[cfg(target_arch = "x86_64")]
+mod place;
+mod portable;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod vbmi;

@@ -1,10 +1,13 @@
 //! Tiles of 16x16 pixels, and where they go.
 
-use super::books::row_at;
-use super::sums::{Added, Values};
-
 /// Pixels of a tile's side.
 pub(super) const SIDE: usize = 16;
+
+/// The brightness of a quarter of a tile, 8x8 values: rows 0, 2, 4 and 6, then 1, 3, 5 and 7.
+pub(super) type Values = [i16; 64];
+
+/// What is added to the sum of codewords for brightness.
+pub(super) const MIDDLE: i16 = 128;
 
 /// The bytes of a tile: its pixels row by row, or as many of each plane, one behind the other. Grey ones fill a third.
 pub(super) type Tile = [u8; 3 * SIDE * SIDE];
@@ -25,12 +28,6 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Whether there is room for all of a tile.
-    #[inline(always)]
-    pub fn holds(&self, tile: usize) -> bool {
-        self.height == SIDE && (tile + 1) * SIDE <= self.width
-    }
-
     /// Stores what there is room for of a tile.
     #[inline(always)]
     pub fn put(&mut self, tile: usize, bytes: &Tile) {
@@ -51,43 +48,6 @@ impl Target<'_> {
                     false => target[..len].copy_from_slice(&row[..len]),
                 }
             }
-        }
-    }
-}
-
-/// Makes a tile of grey pixels.
-#[inline(always)]
-pub(super) fn grey(luma: [&Values; 4], tile: &mut Tile) {
-    let (plane, _) = tile.as_chunks_mut();
-    fill(&mut plane[0], luma, [&[0; 64]; 4]);
-}
-
-/// Makes a tile of brightness and what colour adds to it, in planes or interleaved.
-#[inline(always)]
-pub(super) fn colour(luma: [&Values; 4], [a, b, c, d]: &Added, interleaved: bool, tile: &mut Tile) {
-    let mut planes = [[0; SIDE * SIDE]; 3];
-    for (channel, plane) in planes.iter_mut().enumerate() {
-        fill(plane, luma, [&a[channel], &b[channel], &c[channel], &d[channel]]);
-    }
-    if !interleaved {
-        return tile.as_chunks_mut().0.copy_from_slice(&planes);
-    }
-    let [red, green, blue] = &planes;
-    let bytes = red.iter().zip(green).zip(blue);
-    tile.as_chunks_mut().0.iter_mut().zip(bytes).for_each(|(pixel, ((&r, &g), &b))| *pixel = [r, g, b]);
-}
-
-/// Fills a plane: the brightness of each quarter, and what colour adds to it.
-#[inline(always)]
-fn fill(plane: &mut [u8; SIDE * SIDE], luma: [&Values; 4], added: [&Values; 4]) {
-    for quarter in 0..4 {
-        let mut bytes = [0; 64];
-        for ((byte, &luma), &added) in bytes.iter_mut().zip(luma[quarter]).zip(added[quarter]) {
-            *byte = (luma + added).clamp(0, 255) as u8;
-        }
-        let (rows, _) = plane[quarter / 2 * 8 * SIDE..].as_chunks_mut::<SIDE>();
-        for (place, bytes) in bytes.as_chunks::<8>().0.iter().enumerate() {
-            rows[row_at(place)][quarter % 2 * 8..][..8].copy_from_slice(bytes);
         }
     }
 }

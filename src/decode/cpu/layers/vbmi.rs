@@ -3,11 +3,12 @@
 use std::arch::x86_64::*;
 
 use super::super::vbmi::{LANES, Vbmi, bytes, kernel};
+use super::avx2;
 use super::blocks::{Blocks, WHOLE};
 use super::books::Component;
 use super::image::{Kernels, quarters};
-use super::sums::{MIDDLE, Values};
-use super::tile::{SIDE, Target, Tile};
+use super::place::Place;
+use super::tile::{Target, Values};
 use crate::format::books::MODES;
 use crate::format::record::{GROUP, Record};
 
@@ -17,7 +18,7 @@ const WORDS: usize = LANES / 2;
 impl Kernels for Vbmi {
     #[inline(always)]
     fn place(self, planes: [u32; 3], lens: &[u8; MODES], modes: &mut [u8; GROUP], starts: &mut [u32; GROUP]) -> u32 {
-        kernel!(place(planes, lens, modes, starts))
+        kernel!(avx2::place(planes, lens, modes, starts))
     }
 
     #[inline(never)]
@@ -26,7 +27,7 @@ impl Kernels for Vbmi {
         component: &Component<BLOCK, QUARTER>,
         blocks: &Blocks,
     ) {
-        kernel!(prefetch(component, blocks))
+        kernel!(avx2::prefetch(component, blocks))
     }
 
     #[inline(never)]
@@ -35,8 +36,8 @@ impl Kernels for Vbmi {
     }
 
     #[inline(never)]
-    fn luma(self, component: &Component<64, 16>, blocks: &Blocks, _: &mut Vec<u32>, values: &mut [Values]) {
-        kernel!(luma(component, blocks, values))
+    fn luma(self, component: &Component<64, 16>, blocks: &Blocks, values: &mut [Values]) {
+        kernel!(avx2::luma(component, blocks, values))
     }
 
     #[inline(never)]
@@ -83,130 +84,6 @@ fn unpack(record: &Record, number: usize, count: usize, indices: &mut [u16]) {
             _mm512_storeu_si512(indices.as_mut_ptr().cast(), _mm512_and_si512(cut, mask));
         }
     }
-}
-
-/// The modes of a group's blocks, and how many indices are before each; returns how many there are in all.
-#[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
-fn place(planes: [u32; 3], lens: &[u8; MODES], modes: &mut [u8; GROUP], starts: &mut [u32; GROUP]) -> u32 {
-    let bit = |plane: usize, value| _mm512_maskz_set1_epi8(planes[plane].into(), value);
-    let these = _mm512_castsi512_si256(_mm512_or_si512(_mm512_or_si512(bit(0, 1), bit(1, 2)), bit(2, 4)));
-    let lens = _mm256_shuffle_epi8(_mm256_set1_epi64x(i64::from_le_bytes(lens.map(|len| len as _))), these);
-    // Running sums of eight; a block has 31 indices at most, so bytes hold them.
-    let sums = _mm256_add_epi8(lens, _mm256_slli_epi64::<8>(lens));
-    let sums = _mm256_add_epi8(sums, _mm256_slli_epi64::<16>(sums));
-    let sums = _mm256_add_epi8(sums, _mm256_slli_epi64::<32>(sums));
-    // Of the eights before each, and of all.
-    let eights = _mm256_srli_epi64::<56>(sums);
-    let one = _mm256_blend_epi32::<0b11>(_mm256_permute4x64_epi64::<0b10_01_00_00>(eights), _mm256_setzero_si256());
-    let two = _mm256_blend_epi32::<0b11>(_mm256_permute4x64_epi64::<0b10_01_00_00>(one), _mm256_setzero_si256());
-    let three = _mm256_blend_epi32::<0b11>(_mm256_permute4x64_epi64::<0b10_01_00_00>(two), _mm256_setzero_si256());
-    let before = _mm256_add_epi64(one, _mm256_add_epi64(two, three));
-    let all = _mm256_extract_epi64::<3>(_mm256_add_epi64(before, eights));
-    let before = _mm512_castsi256_si512(before);
-    let sums = _mm256_sub_epi8(sums, lens);
-    let start = |half: i32, sums| {
-        let eight = _mm512_add_epi32(
-            _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2),
-            _mm512_set1_epi32(4 * half),
-        );
-        _mm512_add_epi32(_mm512_cvtepu8_epi32(sums), _mm512_permutexvar_epi32(eight, before))
-    };
-    // SAFETY: 32 modes are half a register, as many starts are two.
-    unsafe {
-        _mm256_storeu_si256(modes.as_mut_ptr().cast(), these);
-        let starts: *mut __m512i = starts.as_mut_ptr().cast();
-        _mm512_storeu_si512(starts, start(0, _mm256_castsi256_si128(sums)));
-        _mm512_storeu_si512(starts.add(1), start(1, _mm256_extracti128_si256::<1>(sums)));
-    }
-    all as u32
-}
-
-/// Does something with each block, mode by mode: what is done to one is then done to the next, as branches are
-/// predicted.
-macro_rules! for_each_by_mode {
-    ($component:expr, $blocks:expr, |$mode:ident, $block:ident| $work:expr) => {
-        for (part, modes) in $blocks.modes().chunks(LANES).enumerate() {
-            let present = if modes.len() == LANES { !0 } else { (1 << modes.len()) - 1 };
-            // SAFETY: no byte behind the modes is read.
-            let modes = unsafe { _mm512_maskz_loadu_epi8(present, modes.as_ptr().cast()) };
-            for (i, $mode) in $component.modes.iter().enumerate() {
-                let mut left = _mm512_mask_cmpeq_epi8_mask(present, modes, _mm512_set1_epi8(i as i8));
-                while left != 0 {
-                    let $block = part * LANES + left.trailing_zeros() as usize;
-                    left &= left - 1;
-                    $work
-                }
-            }
-        }
-    };
-}
-
-/// Asks for the codewords that cover whole blocks.
-#[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
-fn prefetch<const BLOCK: usize, const QUARTER: usize>(component: &Component<BLOCK, QUARTER>, blocks: &Blocks) {
-    let (starts, indices) = (blocks.starts(), blocks.all_indices());
-    for_each_by_mode!(component, blocks, |mode, block| {
-        for (&stage, &index) in mode.block.iter().zip(&indices[starts[block] as usize..]) {
-            component.prefetch(stage, index);
-        }
-        if QUARTER == 128 {
-            let indices = indices[starts[block] as usize + mode.block.len()..].as_chunks::<4>().0;
-            for (&stage, indices) in mode.quarter.iter().zip(indices) {
-                indices.iter().for_each(|&index| component.prefetch(stage, index));
-            }
-        }
-    });
-}
-
-/// Sums up the brightness of blocks.
-#[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
-fn luma(component: &Component<64, 16>, blocks: &Blocks, values: &mut [Values]) {
-    let (starts, indices) = (blocks.starts(), blocks.all_indices());
-    for_each_by_mode!(component, blocks, |mode, block| {
-        let (whole, indices) = indices[starts[block] as usize..].split_at(mode.block.len());
-        let mut sums = [_mm256_set1_epi16(MIDDLE); 4];
-        for (&stage, &index) in mode.block.iter().zip(whole) {
-            let codeword = component.codeword(stage, index).as_chunks::<16>().0;
-            for (sums, quarter) in sums.iter_mut().zip(codeword) {
-                // SAFETY: a quarter has sixteen.
-                *sums = _mm256_add_epi16(*sums, unsafe { sixteen(quarter.as_ptr()) });
-            }
-        }
-        for (&stage, indices) in mode.quarter.iter().zip(indices.as_chunks::<4>().0) {
-            // SAFETY: four indices are half a register.
-            let indices = unsafe { _mm_loadl_epi64(indices.as_ptr().cast()) };
-            let indices = _mm_min_epu16(indices, _mm_set1_epi16(stage.last() as i16));
-            let indices = _mm_cvtsi128_si64(indices) as u64;
-            let first = component.first(stage);
-            for (quarter, sums) in sums.iter_mut().enumerate() {
-                let index = (indices >> (16 * quarter)) as usize & 0xffff;
-                // SAFETY: the index is at most the last codeword's, and each has sixteen.
-                *sums = _mm256_add_epi16(*sums, unsafe { sixteen(first.add(16 * index)) });
-            }
-        }
-        let [a, b, c, d] = sums;
-        let even = [_mm256_unpacklo_epi64(a, b), _mm256_unpacklo_epi64(c, d)];
-        let odd = [_mm256_unpackhi_epi64(a, b), _mm256_unpackhi_epi64(c, d)];
-        let rows = values[block].as_chunks_mut::<16>().0.iter_mut();
-        for (two, values) in even.into_iter().chain(odd).zip(rows) {
-            // SAFETY: sixteen values are one register.
-            unsafe { _mm256_storeu_si256(values.as_mut_ptr().cast(), two) };
-        }
-    });
-}
-
-/// Sixteen values, widened.
-///
-/// # Safety
-/// They are there.
-#[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
-unsafe fn sixteen(values: *const i8) -> __m256i {
-    // SAFETY: as promised.
-    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(values.cast()) })
 }
 
 /// 32 values, widened.
@@ -257,6 +134,7 @@ fn tiles<const INTERLEAVED: bool>(
     (component, blocks): (&Component<128, 128>, &Blocks),
     target: &mut Target,
 ) {
+    assert_eq!((target.planes, target.pixel), if INTERLEAVED { (1, 3) } else { (3, 1) });
     let mut edge = [0; _];
     for tile in 0..columns.div_ceil(2) {
         let mode = component.mode(blocks.modes()[tile]);
@@ -270,8 +148,7 @@ fn tiles<const INTERLEAVED: bool>(
             }
         }
         let luma = quarters(values, columns, tile);
-        let whole = target.holds(tile);
-        let place = if whole { Place::within(target, tile) } else { Place::of(&mut edge, target.pixel) };
+        let place = target.place(tile, &mut edge);
         let (indices, _) = indices.as_chunks::<4>();
         for half in 0..2 {
             let (cb, cr) = (sums[half], sums[2 + half]);
@@ -280,7 +157,7 @@ fn tiles<const INTERLEAVED: bool>(
                 let left = [left_twice(red), left_twice(green), left_twice(blue)];
                 let right = [right_twice(red), right_twice(green), right_twice(blue)];
                 for odd in 0..2 {
-                    // SAFETY: the place is of such pixels.
+                    // SAFETY: the place is of such pixels, as was checked.
                     unsafe { store::<INTERLEAVED>(place, half, odd, luma, left, right) };
                 }
                 continue;
@@ -300,9 +177,7 @@ fn tiles<const INTERLEAVED: bool>(
                 unsafe { store::<INTERLEAVED>(place, half, odd, luma, left, right) };
             }
         }
-        if !whole {
-            target.put(tile, &edge);
-        }
+        target.finish(tile, &edge);
     }
 }
 
@@ -313,41 +188,13 @@ fn grey_tiles(values: &[Values], columns: usize, target: &mut Target) {
     let mut edge = [0; _];
     for tile in 0..columns.div_ceil(2) {
         let luma = quarters(values, columns, tile);
-        let whole = target.holds(tile);
-        let place = if whole { Place::within(target, tile) } else { Place::of(&mut edge, target.pixel) };
+        let place = target.place(tile, &mut edge);
         for (half, odd) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let [left, right] = [0, 1].map(|side| four_rows(luma[2 * half + side], odd));
             // SAFETY: the place has room for all rows.
             unsafe { store_rows(place, 0, 8 * half + odd, _mm512_packus_epi16(left, right)) };
         }
-        if !whole {
-            target.put(tile, &edge);
-        }
-    }
-}
-
-/// Where the rows of a tile go: there is room for sixteen of sixteen pixels, in each plane.
-#[derive(Clone, Copy)]
-struct Place {
-    start: *mut u8,
-    stride: usize,
-    plane: usize,
-}
-
-impl Place {
-    /// A tile's place in a row of them, which holds it.
-    #[inline(always)]
-    fn within(target: &mut Target, tile: usize) -> Self {
-        let Target { planes, pixel, stride, plane, .. } = *target;
-        let bytes = &mut target.bytes[tile * SIDE * pixel..];
-        assert!(bytes.len() >= (planes - 1) * plane + (SIDE - 1) * stride + SIDE * pixel);
-        Self { start: bytes.as_mut_ptr(), stride, plane }
-    }
-
-    /// A tile by itself.
-    #[inline(always)]
-    fn of(tile: &mut Tile, pixel: usize) -> Self {
-        Self { start: tile.as_mut_ptr(), stride: SIDE * pixel, plane: SIDE * SIDE }
+        target.finish(tile, &edge);
     }
 }
 
@@ -400,7 +247,7 @@ unsafe fn store<const INTERLEAVED: bool>(
     let last_blues = every_third(0, 16);
     // SAFETY: 16 pixels of 3 bytes are 48 bytes, and the place has room for all rows.
     unsafe {
-        let row = |i: usize| place.start.add((y + 2 * i) * place.stride);
+        let row = |i: usize| place.row(0, y + 2 * i);
         let interleave = |from, blues| {
             let bytes = _mm512_permutex2var_epi8(red, from, green);
             _mm512_mask_permutexvar_epi8(bytes, blues, from, blue)
@@ -437,7 +284,7 @@ const fn every_third(first: usize, len: usize) -> u64 {
 unsafe fn store_rows(place: Place, plane: usize, y: usize, rows: __m512i) {
     // SAFETY: the place has room for 16 rows of 16 bytes.
     unsafe {
-        let row = |i: usize| place.start.add(plane * place.plane + (y + 2 * i) * place.stride).cast();
+        let row = |i: usize| place.row(plane, y + 2 * i).cast();
         _mm_storeu_si128(row(0), _mm512_castsi512_si128(rows));
         _mm_storeu_si128(row(1), _mm512_extracti32x4_epi32::<1>(rows));
         _mm_storeu_si128(row(2), _mm512_extracti32x4_epi32::<2>(rows));
