@@ -45,7 +45,7 @@ pub struct LayerOptions {
 /// Where codebooks of layers come from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LayerSource {
-    /// They are trained on a sample of the images: as many as have 64 MiB of values.
+    /// They are trained on a sample of the images: as many as have 128 MiB of values.
     #[default]
     Train,
     /// [`builtin_books`].
@@ -65,7 +65,7 @@ pub(super) struct MadeLayers {
 const INDEX_BITS: u32 = 12;
 
 /// The most bytes of values that codebooks are trained on.
-const TRAINING_BYTES: usize = 64 << 20;
+const TRAINING_BYTES: usize = 128 << 20;
 
 /// How many sums are followed from stage to stage.
 const BEAM: Beam = Beam { block: 2, quarter: 2 };
@@ -118,13 +118,15 @@ pub(super) fn make(
     }
     // What a bit is worth hardly depends on the codebooks.
     let slope = finished(builtin_books(options.channels)?)?.slope;
-    let planes = training_blocks(source, &geometry, options, progress)?;
+    let values = geometry.image_width() * geometry.image_height() * geometry.channels();
+    let planes = training_blocks(source, (TRAINING_BYTES / (2 * values)).max(1), options, progress)?;
     let sampled = Instant::now();
     let training = LayerTraining { index_bits: INDEX_BITS, lambda: slope.lambda(), octaves: 1.0, seed: options.seed };
     Ok((finished(train_layers(&planes.luma, &planes.chroma, &training, progress)?)?, Some(sampled)))
 }
 
-/// Trains codebooks on a sample of a source's images: as many as have 64 MiB of values.
+/// Trains codebooks on all of a source's images, which [`encode`](crate::encode::encode) does on a sample. Memory: some six
+/// bytes for each value of the images.
 ///
 /// # Errors
 /// Those of reading the images and of [`train_layers`].
@@ -134,21 +136,20 @@ pub fn train_layers_on(
     training: &LayerTraining,
     progress: &dyn Progress,
 ) -> Result<LayerBooks> {
-    let planes = training_blocks(source, &options.geometry()?, options, progress)?;
+    let planes = training_blocks(source, source.len(), options, progress)?;
     train_layers(&planes.luma, &planes.chroma, training, progress)
 }
 
-/// The blocks of random images.
+/// The blocks of random images, at most so many.
 fn training_blocks(
     source: &dyn Source,
-    geometry: &Geometry,
+    most: usize,
     options: &EncodeOptions,
     progress: &dyn Progress,
 ) -> Result<Planes> {
-    let values = geometry.image_width() * geometry.image_height() * geometry.channels();
-    let most = (TRAINING_BYTES / (2 * values)).max(1);
+    let geometry = options.geometry()?;
     let chosen = sample::choose(&mut Pcg64::seed_from_u64(options.seed), source.len(), most);
-    let cut = |pixels: Vec<u8>| Planes::cut(geometry, &pixels);
+    let cut = |pixels: Vec<u8>| Planes::cut(&geometry, &pixels);
     let images = sample::images(source, &chosen, options, Counter::new(progress, "sampling", chosen.len()), cut)?;
     let (luma, chroma): (Vec<_>, Vec<_>) = images.into_iter().map(|Planes { luma, chroma }| (luma, chroma)).unzip();
     Ok(Planes { luma: luma.concat(), chroma: chroma.concat() })
