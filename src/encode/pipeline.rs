@@ -192,14 +192,14 @@ fn make(
 /// What turns images into rows.
 enum Coder<'a> {
     Vq(Vq<'a>),
-    Layers(Layers),
+    Layers(Box<Layers>),
 }
 
 impl<'a> Coder<'a> {
     fn new(options: &EncodeOptions, made: &'a Made) -> Result<Self> {
         Ok(match made {
             Made::Vq { codebook, .. } => Self::Vq(Vq::new(options, codebook)?),
-            Made::Layers(made) => Self::Layers(Layers::new(options, made)?),
+            Made::Layers(made) => Self::Layers(Box::new(Layers::new(options, made)?)),
         })
     }
 

@@ -667,7 +667,9 @@ pub(super) mod tests {
             let pixels = image(&geometry);
             let mut draft = coder.draft(&pixels);
             let Planes { luma, chroma } = Planes::cut(&geometry, &pixels);
-            let mut all: Vec<(&Component<Vec<i8>>, Vec<Vec<u64>>)> = Vec::new();
+            /// Of each block the least errors of all modes.
+            type Least<'a> = (&'a Component<Vec<i8>>, Vec<Vec<u64>>);
+            let mut all: Vec<Least> = Vec::new();
             all.push((
                 &books.luma,
                 luma.chunks(64).map(|block| least_errors(&books.luma, block, 8, &[3072])).collect(),

@@ -30,7 +30,6 @@ use super::source::Source;
 use super::{CodecOptions, EncodeOptions, sample};
 use crate::error::{Error, Result};
 use crate::format::books::LayerBooks;
-use crate::geometry::Geometry;
 use crate::progress::{Counter, Progress};
 
 /// How images become records of the codec "layers".

@@ -320,7 +320,7 @@ impl BookSearch {
                 least[t] = [0, 1].map(|half| _mm256_min_epi32(of_group[half], least[t][half]));
                 scores[t * groups + group] = bytemuck::cast(of_group);
             });
-            return self.least(prepared, several, near, scores, least.map(|halves| bytemuck::cast(halves)));
+            return self.least(prepared, several, near, scores, least.map(bytemuck::cast));
         }
         let (mut best, mut groups) = ([[_mm256_set1_epi32(NOWHERE); 2]; T], [[_mm256_setzero_si256(); 2]; T]);
         self.scores_avx2(prepared, |t, group, scores| {
@@ -331,7 +331,7 @@ impl BookSearch {
                 *groups = _mm256_blendv_epi8(*groups, group, nearer);
             }
         });
-        self.across(prepared, &best.map(|v| bytemuck::cast(v)), &groups.map(|v| bytemuck::cast(v)), near);
+        self.across(prepared, &best.map(bytemuck::cast), &groups.map(bytemuck::cast), near);
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -464,28 +464,6 @@ mod tests {
                         assert_eq!(near, &expected[..several], "{path:?}, {count} codewords of {len} values");
                     }
                 }
-            }
-        }
-    }
-
-    #[test]
-    #[ignore = "a measurement"]
-    fn speed() {
-        let random = &mut Pcg32::seed_from_u64(5);
-        for len in [16, 64, 128] {
-            let codewords: Vec<i8> = (0..len * 4096).map(|_| random.next_u32() as i8 / 4).collect();
-            let targets: Vec<i16> = (0..len * 1200).map(|_| (random.next_u32() as i8).into()).collect();
-            for path in Path::all() {
-                let search = BookSearch { path, ..BookSearch::new(&codewords, len) };
-                let mut near = vec![Near::default(); targets.len() / len];
-                let start = std::time::Instant::now();
-                search.nearest(&targets, &mut near);
-                let one = start.elapsed().as_secs_f64() * 1e6 / 1200.0;
-                let start = std::time::Instant::now();
-                let mut near = vec![Near::default(); 8 * targets.len() / len];
-                search.nearest_several(&targets, 8, &mut near);
-                let eight = start.elapsed().as_secs_f64() * 1e6 / 1200.0;
-                println!("{path:?} {len}: {one:.2} us, several {eight:.2} us");
             }
         }
     }
