@@ -70,13 +70,15 @@ KODAK ?=
 CIFAR ?=
 # An archive with codebooks as the built-in ones, but trained without Kodak's pictures, for these.
 KODAK_BOOKS ?=
+CROP_BOOKS ?=
 SETS = $(if $(IMAGES),--images "$(IMAGES)") $(if $(CIFAR),--cifar "$(CIFAR)")
 
 .PHONY: quality
 quality: ## Measure PSNR, SSIM and speed beside JPEG, WebP and BC1; write QUALITY.md (IMAGES=, KODAK=, CIFAR=folder)
 	@VENV=target/venv-report scripts/venv.sh matplotlib pillow scikit-image simplejpeg ./python
 	PYTHONPATH=benches target/venv-report/bin/python -m quality measure $(SETS) \
-		$(if $(KODAK),--kodak "$(KODAK)") $(if $(KODAK_BOOKS),--kodak-books "$(KODAK_BOOKS)")
+		$(if $(KODAK),--kodak "$(KODAK)") $(if $(KODAK_BOOKS),--kodak-books "$(KODAK_BOOKS)") \
+		$(if $(CROP_BOOKS),--crop-books "$(CROP_BOOKS)")
 
 .PHONY: train-quality
 train-quality: ## Train a network on original, JPEG's and decoded pixels; write QUALITY.md (IMAGES=, CIFAR=folder of classes)
