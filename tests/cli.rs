@@ -433,6 +433,54 @@ fn quality_size_or_another_archive_decide_on_the_codebook() {
 
 #[cfg(unix)]
 #[test]
+fn every_command_takes_an_archive_of_layers() {
+    let scene = Scene::new();
+    let encode = |out: &str, more: &[&str]| {
+        let arguments = ["encode", "photos", "-o", out, "--codebook-from"];
+        scene.json(&[&arguments, more].concat())
+    };
+    let sizes = ["builtin", "--size", "64x48", "--quality"];
+    let first = encode("a.qvq", &[&sizes[..], &["50"]].concat());
+    let better = encode("b.qvq", &[&sizes[..], &["90"]].concat());
+    for figure in ["bytes_per_image", "mean_psnr_db"] {
+        assert!(first[figure].as_f64() < better[figure].as_f64(), "{first} {better}");
+    }
+    // Sizes and quality are those of the archive that the codebooks are from.
+    assert_eq!(encode("c.qvq", &["a.qvq"])["bytes_per_image"], first["bytes_per_image"]);
+    let read = |name: &str| std::fs::read(scene.path(name)).expect("there");
+    assert!(read("a.qvq").len() == read("c.qvq").len());
+
+    let info = scene.json(&["info", "a.qvq"]);
+    assert_eq!((&info["codec"], &info["image_width"]), (&"layers".into(), &64.into()));
+    assert_eq!(info["metadata"]["rate"], "quality 50");
+    for arguments in [&["verify", "a.qvq"][..], &["verify", "a.qvq", "--against", "photos"]] {
+        assert_eq!(scene.json(arguments)["ok"], true);
+    }
+    scene.json(&["decode", "a.qvq", "--samples", "3", "--out", "pictures", "--backend", "cpu"]);
+    assert_eq!(pixels(&scene.path("pictures/000003.png")).dimensions(), (64, 48));
+    scene.json(&["sheet", "a.qvq", "-o", "sheet.png", "--against", "photos", "--worst", "2"]);
+    assert!(pixels(&scene.path("sheet.png")).width() > 2 * 64);
+    let compared = scene.json(&["compare", "a.qvq", "photos"]);
+    assert!(compared["rivals"].as_array().is_some_and(|rivals| !rivals.is_empty()), "{compared}");
+    let bench = scene.run(&["bench", "a.qvq", "--backend", "cpu", "--batch", "4", "--json"]);
+    assert_eq!(bench.status.code(), Some(0), "{}", String::from_utf8_lossy(&bench.stderr));
+
+    let layers = ["encode", "photos", "-o", "d.qvq", "--codec", "layers"];
+    let vq = ["encode", "photos", "-o", "d.qvq", "--codec", "vq"];
+    for (of, more, says) in [
+        (layers, ["--patch", "4"], "--codec vq"),
+        (layers, ["--max-error", "0"], "--codec vq"),
+        (vq, ["--quality", "75"], "--codec layers"),
+        (vq, ["--codebook-from", "builtin"], "--codec layers"),
+        (vq, ["--codebook-from", "a.qvq"], "codec layers"),
+    ] {
+        let message = scene.fails(2, &[&of[..], &more].concat());
+        assert!(message.contains(says), "{message}");
+    }
+    assert!(!scene.path("d.qvq").exists());
+}
+
+#[test]
 fn a_killed_encoding_leaves_the_archive_that_was_there() {
     let scene = Scene::new();
     let arguments = ["encode", "photos", "-o", "a.qvq", "--size", "512", "--patch", "2", "--codebook", "20000"];

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_layers
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
@@ -73,17 +74,31 @@ def test_quality_and_description(encoded):
     assert kuat("verify", archive)["ok"]
 
 
-def test_every_device_decodes_the_bytes_that_numpy_does(encoded, tmp_path):
-    *_, archive, summary = encoded
-    expected = with_numpy(archive)
-    assert expected.shape == (summary["samples"], 224, 224, 3)
+def every_device_decodes(archive, expected, out):
     adapters = [f"{adapter['name']} ({adapter['api']})" for adapter in kuat("devices")["adapters"]]
     assert adapters or os.environ.get("KUAT_TEST_WITHOUT_GPU"), "no GPU adapter"
-    out = tmp_path / "out.npy"
     for device in [["--backend", "cpu"], *(["--adapter", adapter] for adapter in adapters)]:
         kuat("decode", archive, "--out", out, *device)
         assert np.array_equal(np.load(out), expected), device
         out.unlink()
+
+
+def test_every_device_decodes_the_bytes_that_numpy_does(encoded, tmp_path):
+    *_, archive, summary = encoded
+    expected = with_numpy(archive)
+    assert expected.shape == (summary["samples"], 224, 224, 3)
+    every_device_decodes(archive, expected, tmp_path / "out.npy")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", ["224x224", "221x149"])
+def test_every_device_decodes_the_layers_that_numpy_does(pictures, tmp_path, size, channels):
+    archive, folder = tmp_path / "layers.qvq", next(iter(pictures.values()))
+    options = ["--codebook-from", "builtin", "--size", size, "--channels", channels, "--bytes-per-image", 8000]
+    summary = kuat("encode", folder, "-o", archive, *options)
+    assert summary["bytes_per_image"] == pytest.approx(8000, rel=0.02)
+    assert kuat("verify", archive, "--against", folder)["ok"]
+    every_device_decodes(archive, test_layers.read(archive), tmp_path / "out.npy")
 
 
 def test_recorded_psnr_is_what_pillow_and_numpy_measure(encoded, pictures):

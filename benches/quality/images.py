@@ -63,7 +63,7 @@ def prepared(path, size, short=None):
         image = image.transpose(Image.Transpose.ROTATE_90)
     if image.size != tuple(size):
         scale = (short or min(size)) / min(image.size)
-        image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BILINEAR)
+        image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BICUBIC)
         left, top = ((have - want) // 2 for have, want in zip(image.size, size))
         image = image.crop((left, top, left + size[0], top + size[1]))
     return np.asarray(image)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import DEVICES, assert_same
 
 import kuat
 
@@ -60,6 +61,44 @@ def test_codebooks_of_another_archive(tmp_path):
         assert again["bytes_per_image"] == pytest.approx(size, rel=0.02)
     reached = kuat.encode(ITEMS, tmp_path / "c.qvq", **options, psnr=20)
     assert 20 <= reached["min_psnr_db"] <= summary["min_psnr_db"]
+
+
+def test_builtin_codebooks_need_no_training(tmp_path):
+    summary = kuat.encode(ITEMS[:1], tmp_path / "a.qvq", size=(40, 28), codebook="builtin", progress=False)
+    assert summary["codec"] == "layers" and summary["mean_psnr_db"] > 20
+    first = kuat.KuatArchive(tmp_path / "a.qvq")
+    kuat.encode(ITEMS, tmp_path / "b.qvq", codebook=first, progress=False)
+    assert np.array_equal(kuat.KuatArchive(tmp_path / "b.qvq").decode(0), first.decode(0))
+
+
+def test_what_only_plain_vector_quantisation_has_says_so(tmp_path):
+    kuat.encode(ITEMS, tmp_path / "a.qvq", codebook="builtin", **OPTIONS)
+    archive = kuat.KuatArchive(tmp_path / "a.qvq")
+    indices = np.zeros((1, 3, 5), np.uint32)
+    for ask in (
+        lambda: archive.codebook,
+        lambda: archive.codebook_numpy(),
+        lambda: archive.codebook_size,
+        lambda: archive.get_indices_batch([0]),
+        lambda: archive.decode_indices(indices),
+        lambda: kuat.encode(ITEMS, tmp_path / "b.qvq", codec="vq", codebook=archive, progress=False),
+    ):
+        with pytest.raises(ValueError, match='codec is "layers".*codec "vq"'):
+            ask()
+
+
+def test_batches_of_every_device(tmp_path):
+    path = tmp_path / "a.qvq"
+    kuat.encode(ITEMS, path, codebook="builtin", **OPTIONS)
+    archive = kuat.KuatArchive(path)
+    order, expected = [7, 0, 0, 11], archive.decode_batch([7, 0, 0, 11], device="cpu")
+    for device in ["cpu", *(device["index"] for device in DEVICES)]:
+        assert np.array_equal(archive.decode_batch(order, device=device), expected)
+        assert_same(archive.decode_batch(order, device=device, dtype="float32"), expected / 255, "float32")
+    shuffled = kuat.KuatDataset(path, batch_size=5, shuffle=True, seed=1)
+    pairs = [pair for batch in shuffled.epoch() for pair in zip(batch["images"], batch["labels"])]
+    found = [(image.tobytes(), label) for image, label in pairs]
+    assert sorted(found) == sorted((archive.decode(i).tobytes(), i % 2) for i in range(12))
 
 
 def test_images_one_by_one(tmp_path):

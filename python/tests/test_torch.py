@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Subset  # noqa: E402
 
 import kuat  # noqa: E402
 from kuat import GPUDataset, GPUDecoder, KuatArchive  # noqa: E402
-from kuat._torch._backend import Gather, Native  # noqa: E402
+from kuat._torch._backend import Gather, Native, Sent  # noqa: E402
 from kuat._torch._device import _accelerators  # noqa: E402
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
@@ -296,6 +296,29 @@ def test_torch_gathers_the_same_bits(tmp_path, bits, geometry):
                 else:
                     given = {} if normal["mean"] is None else normal
                     assert np.array_equal(array, values(expected, array.dtype, **given))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_layers_become_values_on_a_device_of_torch(tmp_path, layout, dtype):
+    random = np.random.default_rng(0)
+    items = [(random.integers(0, 256, (28, 40, 3), dtype=np.uint8), label) for label in range(5)]
+    options = {"codebook": "builtin", "quality": 50, "size": (40, 28), "progress": False}
+    kuat.encode(items, tmp_path / "a.qvq", **options)
+    archive = KuatArchive(tmp_path / "a.qvq")
+    for normal in [{"mean": None, "std": None}, {"mean": MEAN, "std": STD}, {"mean": 0.3, "std": 0.7}]:
+        if dtype == torch.uint8 and normal["mean"] is not None:
+            continue
+        output = {"dtype": dtype, "layout": layout, **normal}
+        sent, native = Sent(archive, torch.device("cpu"), output), Native(archive, "cpu", output)
+        images = sent.from_samples([4, 0, 1])
+        assert images.is_contiguous() and images.dtype == dtype
+        assert torch.equal(images, native.from_samples([4, 0, 1]))
+    loaded = list(GPUDataset(archive, "cpu", dtype=dtype, layout=layout).batches(2, shuffle=True, seed=0, epoch=0))
+    labels = torch.cat([labels for _, labels in loaded])
+    assert sorted(labels.tolist()) == list(range(5))
+    expected = GPUDecoder(archive, "cpu", dtype, layout=layout).decode_batch(labels.tolist())
+    assert torch.equal(torch.cat([images for images, _ in loaded]), expected)
 
 
 def test_pickled_decoders_and_datasets_decode_alike(archive):
