@@ -4,7 +4,9 @@
 //! - `gpu_kernel`: the kernel beside a shader that stores as many bytes, by size of workgroups;
 //! - `gpu_stages`: the stages of decoding, and streams and resident rows, beside what limits them;
 //! - `gpu_timeline`: when the stages of each batch of a stream took place;
-//! - `gpu_latency`: what it takes until the first batch is there.
+//! - `gpu_latency`: what it takes until the first batch is there;
+//! - `gpu_codecs`: the kernels of all archives in turn, beside the first's. With a plain archive of 2x2 patches there, it
+//!   tells what layers cost.
 //!
 //! Every output is compared with the oracle's before it is timed. Without `--adapter`, all adapters are measured.
 #![allow(clippy::print_stdout)]
@@ -39,6 +41,9 @@ fn main() -> Result<()> {
     }
     for select in names.into_iter().map(Select::Named) {
         archives.iter().try_for_each(|archive| measure(&select, archive, runs))?;
+        if archives.len() > 1 {
+            compare(&select, &archives, runs)?;
+        }
     }
     Ok(())
 }
@@ -68,6 +73,43 @@ fn measure(select: &Select, archive: &Archive, runs: usize) -> Result<()> {
         print("gpu_stages", patch, json!(row));
     }
     Ok(())
+}
+
+/// Measures the archives' kernels one after the other, again and again, so that all have the same machine.
+fn compare(select: &Select, archives: &[Archive], runs: usize) -> Result<()> {
+    let device = Device::open(select)?;
+    let gpus = archives.iter().map(|archive| GpuDecoder::new(&device, archive)).collect::<Result<Vec<_>>>()?;
+    for spec in usual_outputs(archives[0].geometry().channels()) {
+        let mut rates = vec![Vec::new(); archives.len()];
+        for _ in 0..runs {
+            for ((gpu, archive), rates) in gpus.iter().zip(archives).zip(&mut rates) {
+                let rows = bench_kernel(gpu, archive, BATCHES[0], &spec, &[gpu.workgroup_size()], 1)?;
+                rates.extend(rows.iter().map(|row| row.images_per_s));
+            }
+        }
+        let medians: Vec<f64> = rates.iter_mut().map(|rates| median(rates)).collect();
+        for (archive, rate) in archives.iter().zip(&medians) {
+            let row = json!({
+                "adapter": device.description().to_string(),
+                "codec": archive.codec().name(),
+                "bytes": archive.mean_row_len(),
+                "dtype": spec.dtype.name(),
+                "layout": spec.layout.name(),
+                "normalized": spec.normalization.is_some(),
+                "batch": BATCHES[0],
+                "images_per_s": rate,
+                "ratio": rate / medians[0],
+                "runs": runs,
+            });
+            print("gpu_codecs", archive.geometry().patch_width(), row);
+        }
+    }
+    Ok(())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn timeline(gpu: &GpuDecoder, archive: &Archive, patch: usize, spec: &OutputSpec) -> Result<()> {

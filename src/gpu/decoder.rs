@@ -136,6 +136,8 @@ impl GpuDecoder {
 
     fn pipeline(&self, kernel: Kernel, resident: bool, spec: &OutputSpec) -> wgpu::ComputePipeline {
         let Shared { device, coding, kernels, .. } = &*self.shared;
+        // Shaders are told where records are in the same way, whether they are the batch's own or resident.
+        let resident = resident && matches!(coding, Coding::Vq(_));
         kernels.get(device, kernel, resident, spec, || coding.constants(spec, resident, kernels.workgroup_size()))
     }
 

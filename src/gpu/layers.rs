@@ -10,7 +10,7 @@ use super::plan::{Limits, Pass, Sizes};
 use crate::decode::check_records;
 use crate::error::{Error, Result};
 use crate::format::books::{
-    BLOCK_STAGES, CHROMA, Component, Cover, LUMA, LayerBooks, MODES, QUARTER_STAGES, codeword_len,
+    BLOCK_STAGES, Book, CHROMA, Component, Cover, LUMA, LayerBooks, MODES, QUARTER_STAGES, codeword_len,
 };
 use crate::format::layers::LayersView;
 use crate::format::record::RecordShape;
@@ -20,7 +20,7 @@ use crate::output::{Layout, OutputSpec};
 pub(crate) const SOURCE: kernels::Source = kernels::Source {
     name: "layers",
     text: include_str!("../../shaders/layers.wgsl"),
-    fast: ["tiles_u8", "tiles_f16", "tiles_f32"],
+    fast: ["blocks_u8", "blocks_f16", "blocks_f32"],
 };
 
 /// The uniform buffer, as `Params` in the shader.
@@ -29,7 +29,37 @@ pub(crate) const SOURCE: kernels::Source = kernels::Source {
 pub(crate) struct Params {
     pub common: kernels::Params,
     padding: [u32; 2],
+    pub components: [Modes; 2],
 }
+
+/// The modes of a component, as `Component` in the shader.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(crate) struct Modes {
+    /// What each set of a mode's three bits adds to the number of indices of a block.
+    weights: [u32; MODES],
+    /// The number of stages of each mode, and of those that cover the block, in four bits each.
+    stages: u32,
+    whole: u32,
+    padding: [u32; 2],
+    books: [[Stage; STAGES]; MODES],
+}
+
+/// The codebook of a stage.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct Stage {
+    /// Its first quad.
+    first: u32,
+    last_codeword: u32,
+    padding: [u32; 2],
+}
+
+/// Bytes of the vectors that the shader loads.
+const QUAD: usize = 16;
+
+/// Most stages of a mode.
+const STAGES: usize = BLOCK_STAGES + QUARTER_STAGES;
 
 /// An archive's codebooks on a device.
 #[derive(Debug, Clone)]
@@ -37,17 +67,18 @@ pub(super) struct Layers {
     geometry: Geometry,
     shape: RecordShape,
     books: wgpu::Buffer,
+    components: Box<[Modes; 2]>,
 }
 
 impl Layers {
     pub fn new(device: &Device, limits: &Limits, geometry: &Geometry, archive: LayersView) -> Result<Self> {
-        let needed = (size_of::<Header>() + archive.books_len()) as u64;
+        let needed = archive.books_len() as u64;
         let found = limits.binding.min(limits.buffer);
         if needed > found {
             let (adapter, limit) = (device.description().to_string(), "max_storage_buffer_binding_size");
             return Err(Error::GpuLimit { adapter, limit, found, needed });
         }
-        let bytes = pack(&archive.books());
+        let (components, bytes) = pack(&archive.books());
         let books = device.scope("uploading codebooks", || {
             let books = device.raw().create_buffer(&wgpu::BufferDescriptor {
                 label: Some("books"),
@@ -61,12 +92,11 @@ impl Layers {
             }
             books
         })?;
-        Ok(Self { geometry: *geometry, shape: archive.shape().clone(), books })
+        Ok(Self { geometry: *geometry, shape: archive.shape().clone(), books, components })
     }
 
     pub fn sizes(&self) -> Sizes {
-        let tiles = (self.geometry.image_width() / 4 * self.geometry.image_height().div_ceil(4)) as u64;
-        let fast_units = fit_tiles(&self.geometry).then_some(tiles);
+        let fast_units = fit_blocks(&self.geometry).then_some(self.shape.blocks(LUMA) as u64);
         Sizes { geometry: self.geometry, fast_units, codebook_parts: 1 }
     }
 
@@ -83,7 +113,8 @@ impl Layers {
     }
 
     pub fn params(&self, pass: &Pass, spec: &OutputSpec) -> Params {
-        Params { common: kernels::Params::new(pass, spec, self.geometry.channels()), padding: [0; 2] }
+        let common = kernels::Params::new(pass, spec, self.geometry.channels());
+        Params { common, padding: [0; 2], components: *self.components }
     }
 
     pub fn constants(&self, spec: &OutputSpec, workgroup_size: u32) -> Constants {
@@ -91,8 +122,8 @@ impl Layers {
     }
 }
 
-/// Whether the kernels `tiles_*` can decode these images.
-pub(crate) fn fit_tiles(geometry: &Geometry) -> bool {
+/// Whether the kernels `blocks_*` can decode these images.
+pub(crate) fn fit_blocks(geometry: &Geometry) -> bool {
     geometry.image_width().is_multiple_of(4)
 }
 
@@ -108,6 +139,7 @@ pub(crate) fn constants(geometry: &Geometry, shape: &RecordShape, spec: &OutputS
         ("PLANAR", usize::from(spec.layout == Layout::Nchw)),
         ("VALUES_PER_WORD", 4 / spec.dtype.size()),
         ("LUMA_WIDTH", shape.grids[LUMA].0),
+        ("LUMA_HEIGHT", shape.grids[LUMA].1),
         ("LUMA_GROUPS", shape.groups(LUMA)),
         ("CHROMA_WIDTH", if chroma { shape.grids[CHROMA].0 } else { 0 }),
         ("CHROMA_GROUPS", if chroma { shape.groups(CHROMA) } else { 0 }),
@@ -115,84 +147,39 @@ pub(crate) fn constants(geometry: &Geometry, shape: &RecordShape, spec: &OutputS
     integers.into_iter().map(|(name, value)| (name, value as f64)).collect()
 }
 
-/// Bytes of the vectors that the shader loads.
-const QUAD: usize = 16;
-
-/// Most stages of a mode.
-const STAGES: usize = BLOCK_STAGES + QUARTER_STAGES;
-
-/// What the buffer of codebooks begins with, as the shader's functions `block_at` and `stage_at` read it.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Header {
-    components: [Modes; 2],
-    stages: [[[Stage; STAGES]; MODES]; 2],
-}
-
-/// A component's modes.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Modes {
-    /// What each set of planes, as bits, adds to the number of indices of a block that has them.
-    weights: [u32; MODES],
-    /// The number of stages of each mode, and of those that cover the block, in four bits each.
-    stages: u32,
-    whole: u32,
-    padding: [u32; 2],
-}
-
-/// A stage of a mode.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Stage {
-    /// The first quad of its codebook.
-    first: u32,
-    last_codeword: u32,
-    padding: [u32; 2],
-}
-
-/// The contents of the buffer of codebooks.
-fn pack(books: &LayerBooks) -> Vec<u8> {
-    let mut header = Header::zeroed();
-    let mut bytes = bytemuck::bytes_of(&header).to_vec();
+/// The modes of both components, and the contents of the buffer of codebooks.
+fn pack(books: &LayerBooks) -> (Box<[Modes; 2]>, Vec<u8>) {
+    let (mut all, mut bytes) = (Box::new([Modes::zeroed(); 2]), Vec::new());
     for (number, component) in books.components().into_iter().enumerate() {
-        let pack_book = |book: &crate::format::books::Book<Vec<i8>>| {
-            let len = codeword_len(number, book.cover);
-            let first = (bytes.len() / QUAD) as u32;
-            book.codewords
-                .chunks_exact(len)
-                .for_each(|codeword| pack_codeword(number, book.cover, codeword, &mut bytes));
-            Stage { first, last_codeword: (book.codewords.len() / len - 1) as u32, padding: [0; 2] }
+        let mut pack_book = |book: &Book<Vec<i8>>| {
+            let (len, first) = (codeword_len(number, book.cover), (bytes.len() / QUAD) as u32);
+            let codewords = book.codewords.chunks_exact(len);
+            let last_codeword = (codewords.len() - 1) as u32;
+            codewords.for_each(|codeword| pack_codeword(number, book.cover, codeword, &mut bytes));
+            Stage { first, last_codeword, padding: [0; 2] }
         };
-        let packed: Vec<Stage> = component.books.iter().map(pack_book).collect();
-        header.components[number] = modes(component);
-        for (mode, stages) in header.stages[number].iter_mut().enumerate() {
-            let of = component.mode(mode);
-            let books = of.block.iter().chain(&of.quarter).map(|&book| packed[book]);
-            stages.iter_mut().zip(books).for_each(|(stage, book)| *stage = book);
-        }
+        let packed: Vec<Stage> = component.books.iter().map(&mut pack_book).collect();
+        all[number] = modes(component, &packed);
     }
-    bytes[..size_of::<Header>()].copy_from_slice(bytemuck::bytes_of(&header));
-    bytes
+    (all, bytes)
 }
 
-fn modes<T>(component: &Component<T>) -> Modes {
-    let mut weights = component.lens();
+fn modes<T>(component: &Component<T>, packed: &[Stage]) -> Modes {
+    let mut modes = Modes { weights: component.lens(), ..Modes::zeroed() };
     // Each set's number less those of all sets within it.
     for plane in [1, 2, 4] {
         for set in (0..MODES).filter(|set| set & plane != 0) {
-            weights[set] = weights[set].wrapping_sub(weights[set - plane]);
+            modes.weights[set] = modes.weights[set].wrapping_sub(modes.weights[set - plane]);
         }
     }
-    let four_bits = |count: fn(&crate::format::books::Mode) -> usize| {
-        (0..MODES).map(|mode| (count(component.mode(mode)) as u32) << (4 * mode)).sum()
-    };
-    Modes {
-        weights,
-        stages: four_bits(|mode| mode.block.len() + mode.quarter.len()),
-        whole: four_bits(|mode| mode.block.len()),
-        padding: [0; 2],
+    for (number, stages) in modes.books.iter_mut().enumerate() {
+        let mode = component.mode(number);
+        modes.stages |= ((mode.block.len() + mode.quarter.len()) as u32) << (4 * number);
+        modes.whole |= (mode.block.len() as u32) << (4 * number);
+        let books = mode.block.iter().chain(&mode.quarter).map(|&book| packed[book]);
+        stages.iter_mut().zip(books).for_each(|(stage, book)| *stage = book);
     }
+    modes
 }
 
 /// Brings a codeword to the order in which tiles of 4x4 pixels read it, quarter by quarter or tile by tile.
@@ -214,7 +201,8 @@ fn pack_codeword(component: usize, cover: Cover, codeword: &[i8], bytes: &mut Ve
             }
         }
         (_, Cover::Block) => {
-            for (y, x) in places(4) {
+            let tiles = places(2).flat_map(|(y, x)| places(2).map(move |(dy, dx)| (2 * y + dy, 2 * x + dx)));
+            for (y, x) in tiles {
                 for p in [0, 1] {
                     bytes.extend(places(2).map(|(dx, dy)| plane(p, 2 * y + dy, 2 * x + dx)));
                 }

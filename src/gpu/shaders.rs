@@ -57,7 +57,7 @@ pub static ALL: &[Shader] = &[
     Shader {
         name: "layers.wgsl",
         source: layers::SOURCE.text,
-        params_layout: layout!(common + layers::Params:),
+        params_layout: layout!(common + layers::Params: components),
         params_size: size_of::<layers::Params>(),
     },
     Shader {
@@ -97,6 +97,6 @@ impl Shader {
         }
         let Ok(archive) = archive.layers() else { return Vec::new() };
         let constants = layers::constants(geometry, archive.shape(), spec, WORKGROUP_SIZE);
-        uses(&layers::SOURCE, layers::fit_tiles(geometry), vec![constants])
+        uses(&layers::SOURCE, layers::fit_blocks(geometry), vec![constants])
     }
 }
