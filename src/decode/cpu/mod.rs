@@ -49,6 +49,16 @@ enum Coding {
     Layers(Arc<Layers>),
 }
 
+impl Coding {
+    /// The size of outputs from which on they are stored past the caches.
+    fn streams_from(&self) -> usize {
+        match self {
+            Self::Vq(_) => memory::STREAM,
+            Self::Layers(_) => memory::STREAM_LAYERS,
+        }
+    }
+}
+
 /// The converters of an output.
 type Known = (OutputSpec, Arc<[Converter]>);
 
@@ -111,7 +121,7 @@ impl Decoder for CpuDecoder {
         let g = &self.geometry;
         check_call(g, rows.len(), spec, output.len())?;
         let converters = if spec.dtype == Dtype::U8 { Arc::default() } else { self.converters(spec) };
-        let streamed = memory::CAN_STREAM && output.len() >= memory::STREAM;
+        let streamed = memory::CAN_STREAM && output.len() >= self.coding.streams_from();
         let target = Output { geometry: g, spec, converters: &converters, streamed };
         let image_len = spec.batch_len(g, 1);
         match &self.coding {
