@@ -19,7 +19,7 @@ SET, VQ, LAYERS = "imagewoof", "vq-4-65536-trained.qvq", "layers-8000-trained.qv
 
 
 def make(results, books=None):
-    """Codes the photographs, layers with codebooks of an archive as the built-in ones, or else with those of the set."""
+    """Codes the photographs, layers with codebooks of an archive like the built-in ones, or else those of the set."""
     work = measure.TARGET / SET
     vq, layers = kuat.KuatArchive(work / VQ), kuat.KuatArchive(books or work / LAYERS)
     rows = []

@@ -63,23 +63,23 @@ def encode(
         Side, or width and height, of the archive's images in pixels. The default is 224, or that of the archive that
         `codebook` is.
     codec : str, optional
-        What images are encoded as. "vq": one codebook, and an index for each patch. "layers": as many codewords added up
-        as each block needs, which is much better in as many bytes; not for RGBA. The default is "vq", or that of the
+        What images are encoded as. "vq": one codebook, and an index for each patch. "layers": as many codewords added
+        up as each block needs, which is much better in as many bytes; not for RGBA. The default is "vq", or that of the
         archive that `codebook` is.
     quality : int, optional
         With codec="layers": how good, 1 to 100, in a scale like JPEG's; 75 by default.
     patch : int or (int, int), optional
-        With codec="vq". Side, or width and height, of a patch in pixels, 1 to 16. Smaller is better and larger. The default is 4, or
-        that of the archive that `codebook` is; for `psnr` and `target_bytes` several are tried.
+        With codec="vq". Side, or width and height, of a patch in pixels, 1 to 16. Smaller is better and larger. The
+        default is 4, or that of the archive that `codebook` is; for `psnr` and `target_bytes` several are tried.
     codebook : int, archive, array of uint8 or "builtin", optional
-        With codec="vq": the most codewords to train, up to 2**25; more are better and slower; 65,536 by default. Or the codewords
-        themselves, codewords x patch height x patch width x channels, or an archive to take them from: then nothing is
-        trained, archives have one codebook in common, and each image is read once. With codec="layers" an archive to take
-        the codebooks from, or "builtin" for those that come with kuat, trained on photographs of many kinds: right for
-        few images. They are trained otherwise.
+        With codec="vq": the most codewords to train, up to 2**25; more are better and slower; 65,536 by default. Or the
+        codewords themselves, codewords x patch height x patch width x channels, or an archive to take them from: then
+        nothing is trained, archives have one codebook in common, and each image is read once. With codec="layers" an
+        archive to take the codebooks from, or "builtin" for those that come with kuat, trained on photographs of many
+        kinds: right for few images. They are trained otherwise.
     max_error : int, optional
-        With codec="vq", instead of `codebook`: no value of a decoded image differs from the resized one by more, 0 to 255; 0 is
-        lossless. The codebook is as large as that takes, up to 2**25 codewords.
+        With codec="vq", instead of `codebook`: no value of a decoded image differs from the resized one by more, 0 to
+        255; 0 is lossless. The codebook is as large as that takes, up to 2**25 codewords.
     psnr : float, optional
         Instead of `codebook`: the smallest archive of this mean PSNR in dB, judged by a sample of the images. With
         codec="layers", instead of `quality`: every image reaches it, in as few bytes as that takes.
@@ -123,8 +123,9 @@ def encode(
     dict
         What `kuat encode --json` prints: "archive", "samples", "skipped", "classes", "codec", "patch", "codewords",
         "codebook_bytes", "max_error", "uniform_cells", "device", "index_bits", "bytes_per_image" (the mean, with
-        codec="layers"), "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed", and the seconds. With `max_error`, "uniform_cells" is how many distinct patches
-        uniform quantisation to the same bound leaves (None if there were too many to count).
+        codec="layers"), "file_len", "mean_psnr_db", "min_psnr_db", "pooled_psnr_db", "resumed", and the seconds. With
+        `max_error`, "uniform_cells" is how many distinct patches uniform quantisation to the same bound leaves (None if
+        there were too many to count).
 
     Raises
     ------
@@ -310,9 +311,9 @@ def _options(
     layers = codec == "layers"
     goals = {"quality": quality, "psnr": psnr, "target_bytes": target_bytes, "bytes_per_image": bytes_per_image}
     ways = {"codebook": codebook, "max_error": max_error}
-    foreign = {"patch": patch, "max_error": max_error} if layers else {
-        "quality": quality, "bytes_per_image": bytes_per_image
-    }
+    foreign = (
+        {"patch": patch, "max_error": max_error} if layers else {"quality": quality, "bytes_per_image": bytes_per_image}
+    )
     for name, value in foreign.items():
         if value is not None:
             raise ValueError(f"{name} is {value!r}, expected None with codec={codec!r}")
