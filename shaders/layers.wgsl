@@ -27,7 +27,7 @@ struct Params {
     end_unit: u32,
     // Invocations along x of the dispatch.
     stride: u32,
-    // `words`: the row of values (see `value_at`) and the place in it at which the output binding begins.
+    // `words`: the row of values (see `position_at`) and the place in it at which the output binding begins.
     first_row: u32,
     first_value: u32,
     // `words`: rows of values that exist; what is beyond is padding.
@@ -56,22 +56,9 @@ struct Component {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> records: array<u32>;
 @group(0) @binding(2) var<storage, read> books: array<vec4<u32>>;
-// The same buffer as words, pairs and quads: an entry point uses one of them.
-@group(0) @binding(3) var<storage, read_write> output_words: array<u32>;
-@group(0) @binding(3) var<storage, read_write> output_pairs: array<vec2<u32>>;
-@group(0) @binding(3) var<storage, read_write> output_quads: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> images: array<vec4<u32>>;
 
-override WORKGROUP_SIZE: u32 = 128u;
-override IMAGE_WIDTH: u32 = 224u;
-override IMAGE_HEIGHT: u32 = 224u;
-// 1 or 3.
-override CHANNELS: u32 = 3u;
 override INDEX_BITS: u32 = 12u;
-// Planes (NCHW) rather than interleaved pixels (NHWC).
-override PLANAR: bool = false;
-// `words`: values in an output word: 4 (u8), 2 (f16) or 1 (f32).
-override VALUES_PER_WORD: u32 = 4u;
 
 // Blocks across and down, and groups of all their blocks.
 override LUMA_WIDTH: u32 = 28u;
@@ -372,18 +359,6 @@ fn group_place(place: Place, row: u32, part: u32) -> u32 {
     return place.group + row * (IMAGE_WIDTH / 4u * CHANNELS) + part;
 }
 
-// Per channel constants in the order of a group's values.
-fn group_constants(constants: vec4<f32>, part: u32) -> vec4<f32> {
-    if PLANAR || CHANNELS == 1u {
-        return vec4<f32>(constants[part]);
-    } else if part == 0u {
-        return constants.xyzx;
-    } else if part == 1u {
-        return constants.yzxy;
-    }
-    return constants.zxyz;
-}
-
 fn group_floats(pixels: Pixels, part: u32) -> vec4<f32> {
     let values = vec4<f32>(group_values(pixels, part));
     return fma(values, group_constants(params.scale, part), group_constants(params.bias, part));
@@ -575,74 +550,11 @@ fn pixel_at(record: Record, x: u32, y: u32) -> Pixels {
     return pixels_of(vec4<i32>(luma_sum), vec4<i32>(cb_sum), vec4<i32>(cr_sum));
 }
 
-struct Value {
-    byte: u32,
-    channel: u32,
-    // Whether the bound parts hold it.
-    here: bool,
-}
-
-// The value at a place of a row of values: a row of interleaved pixels of one image, or of one plane of one image.
-fn value_at(row: u32, place: u32) -> Value {
-    var value: Value;
-    var x = place;
-    let y = row % IMAGE_HEIGHT;
-    var sample = row / IMAGE_HEIGHT;
-    if PLANAR {
-        value.channel = sample % CHANNELS;
-        sample /= CHANNELS;
-    } else {
-        value.channel = place % CHANNELS;
-        x = place / CHANNELS;
-    }
-    sample -= params.first_sample;
-    // Differences below zero wrap around to numbers that are never below the count.
-    if row >= params.end_row || sample >= params.samples {
-        return value;
-    }
-    let image = images[sample];
+fn value_at(position: Position) -> Value {
+    let image = images[position.sample];
     if image.w != params.part {
-        return value;
+        return Value(0u, false);
     }
-    value.here = true;
-    value.byte = u32(channel_of(pixel_at(record_of(image), x, y), value.channel).x);
-    return value;
-}
-
-@compute @workgroup_size(WORKGROUP_SIZE)
-fn words(@builtin(global_invocation_id) id: vec3<u32>) {
-    let unit = params.first_unit + id.y * params.stride + id.x;
-    if unit >= params.end_unit {
-        return;
-    }
-    var row_len = IMAGE_WIDTH;
-    if !PLANAR {
-        row_len *= CHANNELS;
-    }
-    var word = 0u;
-    var mask = 0u;
-    for (var i = 0u; i < VALUES_PER_WORD; i++) {
-        let place = params.first_value + unit * VALUES_PER_WORD + i;
-        let value = value_at(params.first_row + place / row_len, place % row_len);
-        if !value.here {
-            continue;
-        }
-        if VALUES_PER_WORD == 4u {
-            word |= value.byte << (i * 8u);
-            mask |= 255u << (i * 8u);
-        } else {
-            let float = f32(value.byte) * params.scale[value.channel] + params.bias[value.channel];
-            if VALUES_PER_WORD == 2u {
-                word |= (pack2x16float(vec2<f32>(float, 0.0)) & 0xffffu) << (i * 16u);
-                mask |= 0xffffu << (i * 16u);
-            } else {
-                word = bitcast<u32>(float);
-                mask = 0xffffffffu;
-            }
-        }
-    }
-    if params.merge != 0u {
-        word |= output_words[unit] & ~mask;
-    }
-    output_words[unit] = word;
+    let pixel = pixel_at(record_of(image), position.x, position.y);
+    return Value(u32(channel_of(pixel, position.channel).x), true);
 }

@@ -28,7 +28,7 @@ struct Params {
     end_unit: u32,
     // Invocations along x of the dispatch.
     stride: u32,
-    // `words`: the row of values (see `value_at`) and the place in it at which the output binding begins.
+    // `words`: the row of values (see `position_at`) and the place in it at which the output binding begins.
     first_row: u32,
     first_value: u32,
     // `words`: rows of values that exist; what is beyond is padding.
@@ -53,16 +53,8 @@ struct Params {
 // The same buffer as quads, for the columns, and as words.
 @group(0) @binding(2) var<storage, read> codebook_quads: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> codebook_words: array<u32>;
-// The same buffer as words, pairs and quads: an entry point uses one of them.
-@group(0) @binding(3) var<storage, read_write> output_words: array<u32>;
-@group(0) @binding(3) var<storage, read_write> output_pairs: array<vec2<u32>>;
-@group(0) @binding(3) var<storage, read_write> output_quads: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> images: array<vec4<u32>>;
 
-override WORKGROUP_SIZE: u32 = 128u;
-override IMAGE_WIDTH: u32 = 224u;
-override IMAGE_HEIGHT: u32 = 224u;
-override CHANNELS: u32 = 3u;
 override PATCH_WIDTH: u32 = 4u;
 override PATCH_HEIGHT: u32 = 4u;
 // Columns across a patch; 1 also for patches narrower than a column.
@@ -77,12 +69,8 @@ override STRIP_WIDTH: u32 = 4u;
 override STRIP_ROW_WORDS: u32 = 3u;
 override STRIP_WORDS: u32 = 12u;
 override CODEWORD_WORDS: u32 = 12u;
-// Planes (NCHW) rather than interleaved pixels (NHWC).
-override PLANAR: bool = false;
 // Whether `indices` holds rows that stay on the device, among which `images` chooses, rather than the batch's in order.
 override RESIDENT: bool = false;
-// `words`: values in an output word: 4 (u8), 2 (f16) or 1 (f32).
-override VALUES_PER_WORD: u32 = 4u;
 
 // The index of a patch, given the first word of its row; both count from where the bound part of the rows begins.
 fn index_at(row: u32, patch_number: u32) -> u32 {
@@ -260,20 +248,6 @@ fn group_place(column: Column, y: u32, part: u32) -> u32 {
     return column.place + y * (IMAGE_WIDTH / 4u * CHANNELS) + part;
 }
 
-// Per channel constants in the order of a group's values.
-fn group_constants(constants: vec4<f32>, part: u32) -> vec4<f32> {
-    if PLANAR || CHANNELS == 1u {
-        return vec4<f32>(constants[part]);
-    } else if CHANNELS == 4u {
-        return constants;
-    } else if part == 0u {
-        return constants.xyzx;
-    } else if part == 1u {
-        return constants.yzxy;
-    }
-    return constants.zxyz;
-}
-
 fn group_floats(pixels: vec4<u32>, part: u32) -> vec4<f32> {
     // By way of signed integers, for which processors have a conversion.
     let values = vec4<f32>(vec4<i32>(group_values(pixels, part)));
@@ -415,86 +389,28 @@ fn columns_f32(@builtin(global_invocation_id) id: vec3<u32>) {
 
 // ---- words ----
 
-struct Value {
-    byte: u32,
-    channel: u32,
-    // Whether the bound parts hold it.
-    here: bool,
-}
-
-// The value at a place of a row of values: a row of interleaved pixels of one image, or of one plane of one image.
-fn value_at(row: u32, place: u32) -> Value {
-    var value: Value;
-    var x = place;
-    let y = row % IMAGE_HEIGHT;
-    var sample = row / IMAGE_HEIGHT;
-    if PLANAR {
-        value.channel = sample % CHANNELS;
-        sample /= CHANNELS;
-    } else {
-        value.channel = place % CHANNELS;
-        x = place / CHANNELS;
+fn value_at(position: Position) -> Value {
+    let missing = Value(0u, false);
+    let patch_number = position.y / PATCH_HEIGHT * GRID_WIDTH + position.x / PATCH_WIDTH - params.first_patch;
+    // A difference below zero is a number that is never below the count.
+    if patch_number >= params.patches {
+        return missing;
     }
-    let patch_number = y / PATCH_HEIGHT * GRID_WIDTH + x / PATCH_WIDTH - params.first_patch;
-    sample -= params.first_sample;
-    // Differences below zero wrap around to numbers that are never below the counts.
-    if row >= params.end_row || sample >= params.samples || patch_number >= params.patches {
-        return value;
-    }
-    var first = sample * ROW_WORDS;
+    var first = position.sample * ROW_WORDS;
     if RESIDENT {
-        let image = images[sample];
+        let image = images[position.sample];
         first = image.x;
         if image.w != params.part {
-            return value;
+            return missing;
         }
     }
     let codeword = index_at(first, patch_number) - params.first_codeword;
     if codeword >= params.codewords {
-        return value;
+        return missing;
     }
-    value.here = true;
-    let within = x % PATCH_WIDTH;
-    let byte = within % STRIP_WIDTH * CHANNELS + value.channel;
-    let word = codeword * CODEWORD_WORDS + within / STRIP_WIDTH * STRIP_WORDS + y % PATCH_HEIGHT * STRIP_ROW_WORDS;
-    value.byte = (codebook_words[word + byte / 4u] >> (byte % 4u * 8u)) & 255u;
-    return value;
-}
-
-@compute @workgroup_size(WORKGROUP_SIZE)
-fn words(@builtin(global_invocation_id) id: vec3<u32>) {
-    let unit = params.first_unit + id.y * params.stride + id.x;
-    if unit >= params.end_unit {
-        return;
-    }
-    var row_len = IMAGE_WIDTH;
-    if !PLANAR {
-        row_len *= CHANNELS;
-    }
-    var word = 0u;
-    var mask = 0u;
-    for (var i = 0u; i < VALUES_PER_WORD; i++) {
-        let place = params.first_value + unit * VALUES_PER_WORD + i;
-        let value = value_at(params.first_row + place / row_len, place % row_len);
-        if !value.here {
-            continue;
-        }
-        if VALUES_PER_WORD == 4u {
-            word |= value.byte << (i * 8u);
-            mask |= 255u << (i * 8u);
-        } else {
-            let float = f32(value.byte) * params.scale[value.channel] + params.bias[value.channel];
-            if VALUES_PER_WORD == 2u {
-                word |= (pack2x16float(vec2<f32>(float, 0.0)) & 0xffffu) << (i * 16u);
-                mask |= 0xffffu << (i * 16u);
-            } else {
-                word = bitcast<u32>(float);
-                mask = 0xffffffffu;
-            }
-        }
-    }
-    if params.merge != 0u {
-        word |= output_words[unit] & ~mask;
-    }
-    output_words[unit] = word;
+    let within = position.x % PATCH_WIDTH;
+    let byte = within % STRIP_WIDTH * CHANNELS + position.channel;
+    let strip = codeword * CODEWORD_WORDS + within / STRIP_WIDTH * STRIP_WORDS;
+    let word = codebook_words[strip + position.y % PATCH_HEIGHT * STRIP_ROW_WORDS + byte / 4u];
+    return Value((word >> (byte % 4u * 8u)) & 255u, true);
 }

@@ -19,7 +19,7 @@ use crate::output::{Layout, OutputSpec};
 
 pub(crate) const SOURCE: kernels::Source = kernels::Source {
     name: "layers",
-    text: include_str!("../../shaders/layers.wgsl"),
+    text: concat!(include_str!("../../shaders/output.wgsl"), include_str!("../../shaders/layers.wgsl")),
     fast: ["blocks_u8", "blocks_f16", "blocks_f32"],
 };
 

@@ -14,7 +14,7 @@ use crate::output::{Layout, OutputSpec};
 
 pub(crate) const SOURCE: kernels::Source = kernels::Source {
     name: "vq",
-    text: include_str!("../../shaders/vq.wgsl"),
+    text: concat!(include_str!("../../shaders/output.wgsl"), include_str!("../../shaders/vq.wgsl")),
     fast: ["columns_u8", "columns_f16", "columns_f32"],
 };
 
