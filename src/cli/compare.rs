@@ -69,7 +69,7 @@ fn write_table(text: &mut String, comparison: &Comparison) -> std::fmt::Result {
     writeln!(text, "{:41} {:>12} {:>9} {:>7}", "", "bytes/image", "PSNR dB", "SSIM")?;
     for (budget, title, bytes_per_image) in [
         (Budget::File, "the file over its samples, with the codebook", archive.bytes_per_image),
-        (Budget::Row, "an index row, without it", *row_bytes),
+        (Budget::Row, "a row, without it", *row_bytes),
     ] {
         writeln!(text, "{title}")?;
         let archive = ("the archive", "", &Quality { bytes_per_image, ..*archive });

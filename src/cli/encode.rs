@@ -177,7 +177,10 @@ impl Arguments {
                     (self.max_error.is_some(), "max-error"),
                 ];
                 if let Some((_, option)) = vq.into_iter().find(|(given, _)| *given) {
-                    bail!("--{option} is for --codec vq; --codec layers takes --quality, --psnr or --target-bytes");
+                    bail!(
+                        "--{option} is for --codec vq; --codec layers takes --quality, --psnr, --bytes-per-image or \
+                         --target-bytes, and --codebook-from"
+                    );
                 }
                 let given = self.quality.map(Rate::Quality).or(self.psnr.map(Rate::Psnr));
                 let given = given.or(self.target_bytes.map(Rate::Bytes)).or(self.bytes_per_image.map(Rate::MeanBytes));
@@ -226,7 +229,11 @@ impl Arguments {
             bail!("--codec {asked} cannot take the codebook of an archive of the codec {}", archive.codec());
         }
         let (patch, channels) = (self.patch.unwrap_or(of.patch), self.channels.unwrap_or(of.channels));
-        if (patch, channels) != (of.patch, of.channels) {
+        if archive.codec() == Codec::Layers {
+            if channels != of.channels {
+                bail!("--channels must be {}, as the codebooks have it", of.channels);
+            }
+        } else if (patch, channels) != (of.patch, of.channels) {
             let ((width, height), channels) = (of.patch, of.channels);
             bail!("--patch and --channels must be {width}x{height} and {channels}, as the codebook has them");
         }
@@ -292,6 +299,11 @@ impl Arguments {
             if reached < asked {
                 writeln!(text, "short of          {asked} dB by {:.2} dB, {why}", asked - reached)?;
             }
+        }
+        if let CodecOptions::Layers(LayerOptions { rate: Rate::MeanBytes(asked), .. }) = options.codec
+            && summary.bytes_per_image as f64 * 1.05 < asked as f64
+        {
+            writeln!(text, "short of          {asked} bytes each, for which the codebooks have no use")?;
         }
         if let Some(max_error) = summary.max_error {
             let ratio = |cells| summary.codewords as f64 / cells as f64;

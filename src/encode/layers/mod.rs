@@ -19,6 +19,8 @@ use rayon::prelude::*;
 
 pub use self::builtin::builtin_books;
 use self::coder::{Beam, Draft, LayerCoder, Modes};
+use self::form::Form;
+use self::plan::Plan;
 use self::planes::Planes;
 pub use self::rate::Rate;
 use self::rate::{Slope, last_holding};
@@ -29,7 +31,7 @@ use super::quality::psnr_db;
 use super::source::Source;
 use super::{CodecOptions, EncodeOptions, sample};
 use crate::error::{Error, Result};
-use crate::format::books::LayerBooks;
+use crate::format::books::{LayerBooks, codeword_len};
 use crate::progress::{Counter, Progress};
 
 /// How images become records of the codec "layers".
@@ -101,11 +103,12 @@ pub(super) fn make(
     let pixels = geometry.image_width() * geometry.image_height();
     let guess = layers.rate.slope(pixels as f64, source.len() as f64);
     let finished = |books: LayerBooks| -> Result<MadeLayers> {
-        let slope = match mean_bytes(source, layers.rate, &books)? {
-            Some(bytes) => find_slope(source, options, &books, bytes, guess, progress)?,
-            None => guess,
-        };
-        Ok(MadeLayers { books, slope })
+        let room = Room::of(&books);
+        let Some(bytes) = mean_bytes(source, layers.rate, room)? else { return Ok(MadeLayers { books, slope: guess }) };
+        match find_slope(source, options, &books, bytes, guess, progress)? {
+            Found::Slope(slope) => Ok(MadeLayers { books, slope }),
+            Found::TooFew(least) => Err(too_few(source, layers.rate, room, least)?),
+        }
     };
     let given = match &layers.books {
         LayerSource::Train => None,
@@ -115,10 +118,19 @@ pub(super) fn make(
     if let Some(books) = given {
         return Ok((finished(books)?, None));
     }
-    // What a bit is worth hardly depends on the codebooks.
-    let slope = finished(builtin_books(options.channels)?)?.slope;
     let values = geometry.image_width() * geometry.image_height() * geometry.channels();
     let planes = training_blocks(source, (TRAINING_BYTES / (2 * values)).max(1), options, progress)?;
+    // What a bit is worth hardly depends on the codebooks.
+    let room = Room::planned([planes.luma.len(), planes.chroma.len()], INDEX_BITS);
+    let slope = match mean_bytes(source, layers.rate, room)? {
+        Some(bytes) => {
+            match find_slope(source, options, &builtin_books(options.channels)?, bytes, guess, progress)? {
+                Found::Slope(slope) => slope,
+                Found::TooFew(_) => guess,
+            }
+        }
+        None => guess,
+    };
     let sampled = Instant::now();
     let training = LayerTraining { index_bits: INDEX_BITS, lambda: slope.lambda(), octaves: 1.0, seed: options.seed };
     Ok((finished(train_layers(&planes.luma, &planes.chroma, &training, progress)?)?, Some(sampled)))
@@ -154,21 +166,76 @@ fn training_blocks(
     Ok(Planes { luma: luma.concat(), chroma: chroma.concat() })
 }
 
+/// What codebooks take in an archive.
+#[derive(Clone, Copy)]
+struct Room {
+    bytes: u64,
+    tensors: u64,
+}
+
+impl Room {
+    fn of(books: &LayerBooks) -> Self {
+        let tensors = books.components().into_iter().map(|component| component.books.len()).sum::<usize>();
+        Self { bytes: books.byte_len() as u64, tensors: tensors as u64 }
+    }
+
+    /// Of those that are trained on so many values of luma and chroma, at most.
+    fn planned(values: [usize; 2], index_bits: u32) -> Self {
+        let mut room = Self { bytes: 0, tensors: 0 };
+        for (component, values) in values.into_iter().enumerate().filter(|(_, values)| *values > 0) {
+            let plan = Plan::new(component, values / Form::new(component).block_len, index_bits);
+            for cover in plan.layout().0 {
+                room.bytes += (plan.codewords[cover as usize] * codeword_len(component, cover)) as u64;
+                room.tensors += 1;
+            }
+        }
+        room
+    }
+
+    /// Bytes of the archive that are not of records.
+    fn fixed(self, source: &dyn Source) -> Result<u64> {
+        // A tensor's description and checksum, and the end of each record.
+        Ok(fixed_bytes(source)? + self.bytes + self.tensors * 128 + source.len() as u64 * 8)
+    }
+}
+
 /// Bytes of a record that a rate asks for in the mean.
-fn mean_bytes(source: &dyn Source, rate: Rate, books: &LayerBooks) -> Result<Option<f64>> {
+fn mean_bytes(source: &dyn Source, rate: Rate, room: Room) -> Result<Option<f64>> {
     Ok(match rate {
         Rate::Quality(_) | Rate::Psnr(_) => None,
         Rate::MeanBytes(bytes) => Some(bytes as f64),
-        Rate::Bytes(bytes) => {
-            let (samples, offset) = (source.len() as u64, 8);
-            let others = fixed_bytes(source)? + samples * offset + books.byte_len() as u64;
-            Some(bytes.saturating_sub(others) as f64 / samples as f64)
-        }
+        Rate::Bytes(bytes) => Some(bytes.saturating_sub(room.fixed(source)?) as f64 / source.len() as f64),
     })
 }
 
-/// The steepest slope with which records have at most so many bytes in the mean, by a sample of the images: 64, and then more
-/// until the mean is known within 2 % (twice its standard error).
+/// What is said if records take so many bytes in the mean at least, which is too many.
+fn too_few(source: &dyn Source, rate: Rate, room: Room, least: f64) -> Result<Error> {
+    Ok(match rate {
+        Rate::Bytes(bytes) => {
+            let nearest = room.fixed(source)? as f64 + least * source.len() as f64;
+            Error::Goal {
+                goal: format!("{bytes} bytes"),
+                nearest: format!("{nearest:.0} bytes, {} of them codebooks", room.bytes),
+                advice: "smaller or fewer images take less, and so do codebooks trained on few",
+            }
+        }
+        rate => Error::Goal {
+            goal: rate.to_string(),
+            nearest: format!("{least:.0} bytes in the mean"),
+            advice: "smaller images take less",
+        },
+    })
+}
+
+/// What [`find_slope`] finds.
+enum Found {
+    Slope(Slope),
+    /// None: records take so many bytes in the mean at least.
+    TooFew(f64),
+}
+
+/// The steepest slope with which records have at most so many bytes in the mean, by a sample of the images: up to 64, and then
+/// more until the mean is known within 2 % (twice its standard error).
 fn find_slope(
     source: &dyn Source,
     options: &EncodeOptions,
@@ -176,12 +243,15 @@ fn find_slope(
     bytes: f64,
     guess: Slope,
     progress: &dyn Progress,
-) -> Result<Slope> {
-    /// Images that are in memory at once, all their trials with them.
-    const AT_ONCE: usize = 64;
+) -> Result<Found> {
+    /// Bytes that a pixel takes with what is known of its block, and the most for all images that are in memory at once.
+    const PIXEL: usize = 14;
+    const DRAFTS: usize = 256 << 20;
     /// How far from a slope the means are taken that tell how much a step changes.
     const ASIDE: i32 = 16;
-    let coder = LayerCoder::new(&options.geometry()?, books, BEAM)?;
+    let geometry = options.geometry()?;
+    let at_once = (DRAFTS / (PIXEL * geometry.image_width() * geometry.image_height())).clamp(4, 64);
+    let coder = LayerCoder::new(&geometry, books, BEAM)?;
     let mut random = Pcg64::seed_from_u64(options.seed);
     let mut order: Vec<(u64, usize)> = (0..source.len()).map(|image| (random.next_u64(), image)).collect();
     order.sort_unstable();
@@ -202,7 +272,7 @@ fn find_slope(
     };
     let mean = |lens: &[f64]| lens.iter().sum::<f64>() / lens.len() as f64;
 
-    let mut batches = order.chunks(AT_ONCE);
+    let mut batches = order.chunks(at_once);
     let mut first = drafts(batches.next().unwrap_or_default())?;
     let mut problem = None;
     let found = last_holding(-Slope::FLATTEST, -Slope::STEEPEST, -guess.number(), |number| {
@@ -218,16 +288,11 @@ fn find_slope(
         return Err(problem);
     }
     let Some(found) = found else {
-        let least = mean(&lens(&mut first, Slope::at(Slope::FLATTEST))?);
-        return Err(Error::Goal {
-            goal: format!("{bytes:.0} bytes of a record in the mean"),
-            nearest: format!("{least:.0} bytes"),
-            advice: "smaller images take less",
-        });
+        return Ok(Found::TooFew(mean(&lens(&mut first, Slope::at(Slope::FLATTEST))?)));
     };
     let middle = -found;
-    if order.len() <= AT_ONCE {
-        return Ok(Slope::at(middle));
+    if order.len() <= at_once {
+        return Ok(Found::Slope(Slope::at(middle)));
     }
     // Lengths with slopes on both sides, of more and more images.
     let slopes = [middle - ASIDE, middle, middle + ASIDE];
@@ -257,10 +322,10 @@ fn find_slope(
     let (from, to) = if target > same { (same, more) } else { (less, same) };
     let base = if target > same { middle } else { middle + ASIDE };
     if to <= from {
-        return Ok(Slope::at(middle));
+        return Ok(Found::Slope(Slope::at(middle)));
     }
     let steps = (f64::from(ASIDE) * (target - from) / (to - from)).floor();
-    Ok(Slope::at(base - steps.clamp(-1024.0, 1024.0) as i32))
+    Ok(Found::Slope(Slope::at(base - steps.clamp(-1024.0, 1024.0) as i32)))
 }
 
 /// Codebooks that images are encoded with.

@@ -36,7 +36,7 @@ impl Rate {
             Rate::Quality(quality) if !(1..=100).contains(&quality) => {
                 wrong("quality", quality.to_string(), "1 to 100")
             }
-            Rate::Psnr(db) if !(0.0..100.0).contains(&db) => wrong("PSNR", db.to_string(), "0 to 100 dB"),
+            Rate::Psnr(db) if !(0.0..100.0).contains(&db) => wrong("PSNR", db.to_string(), "0 to less than 100 dB"),
             Rate::MeanBytes(0) | Rate::Bytes(0) => wrong("number of bytes", "0".into(), "at least 1"),
             _ => Ok(()),
         }

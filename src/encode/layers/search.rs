@@ -11,7 +11,7 @@ use Path::*;
 const LANES: usize = 16;
 /// Most values of a codeword, and the greatest value of a target: sums stay far within 32 bits.
 const MAX_LEN: usize = 128;
-const MAX_VALUE: i16 = 1023;
+const MAX_VALUE: i16 = 1535;
 /// Targets that share what is loaded of the codewords.
 const TILE: usize = 6;
 /// What stands for |c|^2 where there is no codeword: nothing is as far.
@@ -110,7 +110,7 @@ impl BookSearch {
         Self { len, codewords: count, pairs, squares, quads, quad_squares, path }
     }
 
-    /// Finds the codeword nearest to each of many targets of -1023 to 1023, one after another: the lowest one of several.
+    /// Finds the codeword nearest to each of many targets of -1535 to 1535, one after another: the lowest one of several.
     pub fn nearest(&self, targets: &[i16], near: &mut [Near]) {
         self.nearest_several(targets, 1, near);
     }

@@ -13,7 +13,7 @@ use crate::progress::{Counter, Progress};
 /// How codebooks are trained.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerTraining {
-    /// Bits of an index, 1 to 16: no codebook has more codewords than they can name.
+    /// Bits of an index at most, 1 to 16: no codebook has more codewords than they can name.
     pub index_bits: u32,
     /// What a bit may cost in squared error of R, G and B.
     pub lambda: f64,
@@ -66,6 +66,14 @@ pub fn train_layers(
         let found = format!("{} and {} values", luma.len(), chroma.len());
         return wrong("training blocks", found, "whole blocks of 64 values, and of 512");
     }
+    if let Some(value) = luma.iter().chain(chroma).find(|value| value.unsigned_abs() > 255) {
+        return wrong("value to train on", value.to_string(), "-255 to 255");
+    }
+    // With few blocks there are fewer codewords.
+    let counts = [(LUMA, luma.len() / 64), (CHROMA, chroma.len() / 512)];
+    let codewords = counts.map(|(component, count)| Plan::new(component, count, options.index_bits).codewords);
+    let most = codewords.into_iter().flatten().max().unwrap_or(1);
+    let options = &LayerTraining { index_bits: most.next_power_of_two().ilog2().max(1), ..options.clone() };
     let forms = [LUMA, CHROMA].map(Form::new);
     let training = |component: usize, blocks| Training::new(&forms[component], component, blocks, options);
     let (luma, chroma) = (training(LUMA, luma), (!chroma.is_empty()).then(|| training(CHROMA, chroma)));
