@@ -6,7 +6,9 @@ use serde::Serialize;
 
 use crate::archive::Archive;
 use crate::format::codec::Codec;
+use crate::format::layers::LayersView;
 use crate::format::tensor;
+use crate::format::vq::VqView;
 
 /// A description of an archive, from its header alone.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -30,10 +32,12 @@ pub struct ArchiveInfo {
     pub grid_width: usize,
     /// Patches down an image.
     pub grid_height: usize,
-    /// Codewords in the codebook; `None` for a codec that has no codebook of patches.
-    pub codewords: Option<usize>,
-    /// Bits of a stored index; `None` for such a codec.
-    pub index_bits: Option<usize>,
+    /// Codewords in the codebook, or in all of them.
+    pub codewords: usize,
+    /// Bytes of the codebook, or of all of them.
+    pub codebook_bytes: usize,
+    /// Bits of a stored index.
+    pub index_bits: usize,
     /// Bytes of a row, in the mean over all samples.
     pub bytes_per_image: f64,
     /// Bytes of the whole archive.
@@ -72,7 +76,12 @@ pub struct TensorInfo {
 impl<D: AsRef<[u8]>> Archive<D> {
     /// Describes the archive.
     pub fn info(&self) -> ArchiveInfo {
-        let (g, vq) = (self.geometry(), self.vq().ok());
+        let g = self.geometry();
+        let of_vq = |vq: VqView| (vq.codewords(), vq.codebook().len(), vq.index_width().bits());
+        let of_layers = |layers: LayersView| (layers.codewords(), layers.books_len(), layers.index_bits());
+        // It has one of the two.
+        let (codewords, codebook_bytes, index_bits) =
+            self.vq().map(of_vq).or_else(|_| self.layers().map(of_layers)).unwrap_or_default();
         let tensors: BTreeMap<_, _> = self
             .tensors()
             .map(|(name, dtype, shape)| (name.into(), TensorInfo { dtype: dtype.into(), shape: shape.to_vec() }))
@@ -87,8 +96,9 @@ impl<D: AsRef<[u8]>> Archive<D> {
             patch_height: g.patch_height(),
             grid_width: g.grid_width(),
             grid_height: g.grid_height(),
-            codewords: vq.map(|vq| vq.codewords()),
-            index_bits: vq.map(|vq| vq.index_width().bits()),
+            codewords,
+            codebook_bytes,
+            index_bits,
             bytes_per_image: self.mean_row_len(),
             file_len: self.file_len(),
             mean_psnr_db: self.mean_psnr_db(),

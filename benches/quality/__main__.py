@@ -59,7 +59,8 @@ def sets(args):
     from . import measure
 
     builtin = {measure.BUILTIN: {"layers": {0: "builtin"}}}
-    elsewhere = dict(builtin)
+    # Those that come with kuat were trained on Kodak's pictures, too.
+    elsewhere = {f"{measure.BUILTIN}, trained on Kodak too": builtin[measure.BUILTIN]}
     if args.kodak_books:
         elsewhere = {f"{measure.BUILTIN}, trained without Kodak": {"layers": {0: kuat.KuatArchive(args.kodak_books)}}}
     if args.images:

@@ -32,7 +32,10 @@ def filled(part):
 
 
 def of(result, codec, books=None):
-    return [row for row in result["rows"] if row["codec"] == codec and books in (None, row.get("books"))]
+    """Rows, each size once: where codebooks have no use for more bytes, asking for more gives the same."""
+    rows = [row for row in result["rows"] if row["codec"] == codec and books in (None, row.get("books"))]
+    sizes = {(row.get("books"), row.get("patch"), row.get("codewords"), row["bytes_per_image"]): row for row in rows}
+    return list(sizes.values())
 
 
 def codebooks(result):

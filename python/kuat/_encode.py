@@ -82,7 +82,8 @@ def encode(
         255; 0 is lossless. The codebook is as large as that takes, up to 2**25 codewords.
     psnr : float, optional
         Instead of `codebook`: the smallest archive of this mean PSNR in dB, judged by a sample of the images. With
-        codec="layers", instead of `quality`: every image reaches it, in as few bytes as that takes.
+        codec="layers", instead of `quality`: every image reaches it, as far as the codebooks do, in as few bytes as
+        that takes.
     target_bytes : int, optional
         Instead of `codebook`, or of `quality` with codec="layers": the best archive in so many bytes.
     bytes_per_image : int, optional

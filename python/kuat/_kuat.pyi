@@ -81,9 +81,10 @@ class _Info(TypedDict):
     grid_width: int
     grid_height: int
     patch: list[int]
-    codewords: int | None
+    codewords: int
+    codebook_bytes: int
     device: str
-    index_bits: int | None
+    index_bits: int
     bytes_per_image: float
     file_len: int
     mean_psnr_db: float | None

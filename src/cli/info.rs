@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::Report;
 use crate::archive::Archive;
+use crate::format::codec::Codec;
 use crate::ledger::Bar;
 
 /// Characters of a histogram's longest bar.
@@ -34,14 +35,16 @@ impl Arguments {
         writeln!(text, "images            {}x{}, {} channels", info.image_width, info.image_height, info.channels)?;
         writeln!(
             text,
-            "patches           {}x{} pixels, {}x{} per image",
+            "{:<18}{}x{} pixels, {}x{} per image",
+            if info.codec == Codec::Vq { "patches" } else { "blocks" },
             info.patch_width, info.patch_height, info.grid_width, info.grid_height
         )?;
         writeln!(text, "codec             {}", info.codec)?;
-        if let (Some(codewords), Some(bits)) = (info.codewords, info.index_bits) {
-            writeln!(text, "codebook          {codewords} codewords")?;
-            writeln!(text, "indices           {bits} bits")?;
+        if let Some(rate) = info.metadata.get("rate") {
+            writeln!(text, "rate              {rate}")?;
         }
+        writeln!(text, "codebook          {} codewords in {} bytes", info.codewords, info.codebook_bytes)?;
+        writeln!(text, "indices           {} bits", info.index_bits)?;
         writeln!(text, "bytes per image   {:.0}, {pixels} as pixels", info.bytes_per_image)?;
         writeln!(text, "file              {} bytes", info.file_len)?;
         if let Some(psnr) = info.mean_psnr_db {

@@ -209,7 +209,8 @@ impl Books<TensorInfo> {
                 let mut counts = [0; 2];
                 for name in mode {
                     let found = [Cover::Block, Cover::Quarter].into_iter().find_map(|cover| {
-                        let place: usize = name.strip_prefix(prefix(number, cover))?.parse().ok()?;
+                        let place = name.strip_prefix(prefix(number, cover))?;
+                        let place = place.parse().ok().filter(|number: &usize| number.to_string() == place)?;
                         Some((cover, place, name))
                     });
                     let (cover, ..) = found.ok_or_else(|| wrong(name.clone()))?;

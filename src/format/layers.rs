@@ -110,6 +110,16 @@ impl LayersView<'_> {
         self.layers.books.tensors().map(|tensor| tensor.range.len()).sum()
     }
 
+    /// Codewords of all codebooks.
+    pub fn codewords(&self) -> usize {
+        self.layers.books.tensors().map(codeword_count).sum()
+    }
+
+    /// Bits of a stored index, 1 to 16.
+    pub fn index_bits(&self) -> usize {
+        self.layers.books.index_bits as usize
+    }
+
     /// The sizes that all records share.
     pub(crate) fn shape(&self) -> &RecordShape {
         &self.layers.shape
