@@ -452,7 +452,11 @@ fn records_of_different_lengths_come_back() {
     let error = archive.vq().expect_err("it has no codebook of patches");
     assert!(matches!(error, Error::OtherCodec { found: Codec::Layers, expected: Codec::Vq }));
     let info = archive.info();
-    assert_eq!((info.codec, info.codewords, info.bytes_per_image), (Codec::Layers, None, offsets[4] as f64));
+    assert_eq!((info.codec, info.bytes_per_image), (Codec::Layers, offsets[4] as f64));
+    let books = archive.layers().expect("layers").books();
+    assert_eq!((info.codebook_bytes, info.index_bits), (books.byte_len(), books.index_bits as usize));
+    let shapes = info.tensors.iter().filter(|(name, _)| name.starts_with("luma") || name.starts_with("chroma"));
+    assert_eq!(info.codewords as u64, shapes.map(|(_, tensor)| tensor.shape[0]).sum::<u64>());
 }
 
 #[test]

@@ -37,7 +37,10 @@ impl Arguments {
             text,
             "{:<18}{}x{} pixels, {}x{} per image",
             if info.codec == Codec::Vq { "patches" } else { "blocks" },
-            info.patch_width, info.patch_height, info.grid_width, info.grid_height
+            info.patch_width,
+            info.patch_height,
+            info.grid_width,
+            info.grid_height
         )?;
         writeln!(text, "codec             {}", info.codec)?;
         if let Some(rate) = info.metadata.get("rate") {

@@ -32,7 +32,7 @@ impl NaiveDecoder {
     /// A decoder for the rows of this archive.
     ///
     /// # Errors
-    /// [`Error::OtherCodec`] for an archive of a codec that it does not decode.
+    /// [`Error::OtherCodec`](crate::Error::OtherCodec) for an archive of a codec that it does not decode.
     pub fn new<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<Self> {
         let coding = match archive.codec() {
             Codec::Vq => Coding::Vq(Vq::new(archive.vq()?)),

@@ -123,12 +123,10 @@ pub(super) fn make(
     // What a bit is worth hardly depends on the codebooks.
     let room = Room::planned([planes.luma.len(), planes.chroma.len()], INDEX_BITS);
     let slope = match mean_bytes(source, layers.rate, room)? {
-        Some(bytes) => {
-            match find_slope(source, options, &builtin_books(options.channels)?, bytes, guess, progress)? {
-                Found::Slope(slope) => slope,
-                Found::TooFew(_) => guess,
-            }
-        }
+        Some(bytes) => match find_slope(source, options, &builtin_books(options.channels)?, bytes, guess, progress)? {
+            Found::Slope(slope) => slope,
+            Found::TooFew(_) => guess,
+        },
         None => guess,
     };
     let sampled = Instant::now();
@@ -501,6 +499,10 @@ mod tests {
             let found = encoded(Rate::Bytes(file_len));
             assert!(found.file_len.abs_diff(file_len) * 50 <= file_len, "{file_len}: {found:?}");
         }
+        // Codebooks of its own, which take less than the built-in ones.
+        let asked = with(&options, Rate::Bytes(trained.file_len), LayerSource::Train);
+        let found = encode(&source, &output, &asked, &()).expect("encode");
+        assert!((trained.file_len * 9 / 10..=trained.file_len).contains(&found.file_len), "{found:?}");
         let least = encode(&source, &output, &with(&options, Rate::Bytes(5000), books.clone()), &());
         assert!(matches!(least, Err(Error::Goal { .. })), "{least:?}");
     }
