@@ -41,7 +41,9 @@ def make(results, books=None):
         path.parent.mkdir(parents=True, exist_ok=True)
         whole.save(path, optimize=True)
     images.write(
-        results / "quality-crops.json", {"vq_books": f"of {SET}", "books": "built in" if books else f"of {SET}"}, rows
+        results / "quality-crops.json",
+        {"vq_books": f"of {SET}", "books": "made as the built-in ones" if books else f"of {SET}"},
+        rows,
     )
 
 

@@ -93,12 +93,13 @@ def head(results):
                     books,
                     span([row["bytes_per_image"] for row in rows], "{:,.0f}"),
                     span([row["above_jpeg"] for row in rows], "{:+.1f} dB"),
+                    span([row["pooled_above_jpeg"] for row in rows], "{:+.1f} dB"),
                     span([row["ssim_above_jpeg"] for row in rows], "{:+.3f}"),
                     span([row["above_webp"] for row in rows], "{:+.1f} dB"),
                     span([row["times_jpeg"] for row in rows], "{:.1f}"),
                 ]
             )
-    header = ["pictures", "codebooks", "bytes per image", "PSNR above JPEG", "SSIM", "PSNR above WebP"]
+    header = ["pictures", "codebooks", "bytes per image", "PSNR above JPEG", "of the mean error", "SSIM", "above WebP"]
     return f"""
 # Quality
 
@@ -311,7 +312,8 @@ def method(results):
 - All codecs get the same images at the same size, and all figures are means over these. Photographs have their shorter
   side brought to 256 pixels and the centre of 224x224 cut out. Kodak's pictures are taken as they are, portraits laid
   on their side, since images of an archive have one size.
-- PSNR is that of all values of an image, the mean over images; an exact image counts as 100 dB. SSIM is that of Wang,
+- PSNR is that of all values of an image, the mean over images; an exact image counts as 100 dB. That of the mean error
+  is of the squared errors of all images together, in which the worst weigh most. SSIM is that of Wang,
   Bovik, Sheikh and Simoncelli (2004) with an 11x11 Gaussian window, of each channel, then the mean.
 - JPEG: libjpeg-turbo through Pillow, 4:2:0, optimised Huffman tables; WebP: lossy, method 6. BC1: cluster fit, colours
   weighted alike, as `kuat compare` has it; GPUs decode it by themselves. Bytes are those of whole files.
