@@ -2,7 +2,8 @@
 //! archive of them without samples.
 
 use kuat::encode::{
-    EncodeOptions, Filter, Fit, Folder, Image, LayerTraining, ReadOptions, Resize, Source, Spool, train_layers_on,
+    EncodeOptions, Filter, Fit, Folder, Image, LayerTraining, ReadOptions, Resize, Searcher, Source, Spool,
+    train_layers_on,
 };
 use kuat::{ArchiveSpec, ArchiveWriter, CodingSpec, Geometry};
 use rand::{Rng, SeedableRng};
@@ -35,7 +36,8 @@ fn main() -> Result<()> {
             }
         }
     }
-    let training = LayerTraining { index_bits: INDEX_BITS, lambda: LAMBDA, octaves: OCTAVES, seed: 0 };
+    let training =
+        LayerTraining { index_bits: INDEX_BITS, lambda: LAMBDA, octaves: OCTAVES, seed: 0, searcher: Searcher::Cpu };
     let books = train_layers_on(&crops, &options, &training, &())?;
     let geometry = Geometry::new((SIDE, SIDE), 3, (8, 8))?;
     let mut spec = ArchiveSpec::with_coding(geometry, CodingSpec::Layers(books));

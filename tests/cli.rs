@@ -548,6 +548,15 @@ fn a_gpu_searches_for_the_same_archive() {
         assert_eq!(summary["device"], name);
         assert!(std::fs::read(scene.path("b.qvq")).expect("read") == expected, "{name}");
     }
+    let adapter = scene.json(&["devices"])["adapters"][0]["name"].as_str().expect("a name").to_string();
+    let layers = ["encode", "photos", "-o", "c.qvq", "--size", "32", "--codec", "layers"];
+    scene.json(&layers);
+    let expected = std::fs::read(scene.path("c.qvq")).expect("read");
+    let gpu = ["--backend", "gpu", "--adapter", &adapter];
+    assert!(scene.json(&[&layers[..], &gpu].concat())["device"].as_str().is_some_and(|name| name.contains(&adapter)));
+    assert!(std::fs::read(scene.path("c.qvq")).expect("read") == expected, "{adapter}");
+    let message = scene.fails(2, &[&layers[..], &["--codebook-from", "builtin"], &gpu].concat());
+    assert!(message.contains("training"), "{message}");
     let message = scene.fails(2, &[&encode[..], &["--adapter", "anything"]].concat());
     assert!(message.contains("anything") && message.contains("the backend is cpu"), "{message}");
     let message = scene.fails(2, &[&encode[..], &["--backend", "gpu", "--adapter", "no such"]].concat());

@@ -106,8 +106,8 @@ def encode(
         "fail": the first image that cannot be read ends the work. "skip": such images are left out and listed, in the
         summary and in `path` + ".skipped.json".
     device : str or int
-        What searches for nearest codewords: "cpu", "gpu", "auto" (the best real GPU, or the CPU if there is none), or
-        an adapter's name or number in `kuat.devices()`. The archive is the same.
+        What searches for nearest codewords, with codec="layers" in training: "cpu", "gpu", "auto" (the best real GPU,
+        or the CPU if there is none), or an adapter's name or number in `kuat.devices()`. The archive is the same.
     resume : bool
         Go on with an encoding to the same path that was interrupted: it ends in the same bytes. What took ten seconds
         or more is kept in the folder `path` + ".partial", from the end of the training on. The images with their

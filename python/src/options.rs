@@ -117,6 +117,7 @@ impl Options {
             _ => Goal::Bytes(value as u64),
         });
         let books = books.map(GivenBooks::source).transpose()?.unwrap_or_default();
+        let is_given = layers && books != LayerSource::Train;
         let codec = if layers { CodecOptions::Layers(LayerOptions { rate, books }) } else { CodecOptions::Vq };
         let options = EncodeOptions {
             image_size: size,
@@ -136,8 +137,8 @@ impl Options {
         options.geometry().map_err(raise)?;
         let gpu = py.detach(|| match device {
             Device::Cpu => Ok(None),
-            // The best of what there is for them.
-            Device::Auto if layers => Ok(None),
+            // GPUs train codebooks of layers; the rest is the CPU's.
+            Device::Auto if is_given => Ok(None),
             Device::Gpu(select) => Process::current().device(&select).map(Some),
             Device::Auto => Process::current().best_device(),
         })?;

@@ -94,7 +94,8 @@ pub(super) struct Arguments {
     /// What to do about files that cannot be read: `fail` or `skip`
     #[arg(long, default_value = "fail", value_name = "WHAT")]
     on_error: OnError,
-    /// What searches for nearest codewords, with the same archive: `cpu`, `gpu`, `auto` (the best real GPU, else the CPU)
+    /// What searches for nearest codewords, for layers in training, with the same archive: `cpu`, `gpu`, `auto` (the best real
+    /// GPU, else the CPU)
     #[arg(long, default_value = "cpu")]
     backend: Backend,
     /// Part of the name of the GPU adapter to use, with --backend gpu; see `kuat devices`
@@ -197,8 +198,10 @@ impl Arguments {
             }
         };
         let device = match (&codec, self.backend) {
-            // The best of what there is for it.
-            (CodecOptions::Layers(_), Backend::Auto) => Backend::Cpu.device(self.adapter.as_deref()),
+            // GPUs train its codebooks; the rest is the CPU's.
+            (CodecOptions::Layers(layers), Backend::Auto) if layers.books != LayerSource::Train => {
+                Backend::Cpu.device(self.adapter.as_deref())
+            }
             (_, backend) => backend.device(self.adapter.as_deref()),
         };
         Ok(EncodeOptions {

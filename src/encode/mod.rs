@@ -99,9 +99,9 @@ impl EncodeOptions {
         self.resize().check()?;
         if let CodecOptions::Layers(layers) = &self.codec {
             layers.check(self.channels)?;
-            if self.searcher != Searcher::Cpu {
+            if self.searcher != Searcher::Cpu && layers.books != LayerSource::Train {
                 let found = self.searcher.name();
-                let expected = "the CPU for the codec \"layers\": no GPU searches its codebooks".into();
+                let expected = "the CPU for codebooks of layers that are there: GPUs help in training them".into();
                 return Err(Error::Argument { argument: "what searches for codewords", found, expected });
             }
             return Geometry::new(self.image_size, self.channels, BLOCK);

@@ -4,7 +4,10 @@ use std::collections::HashSet;
 
 use rayon::prelude::*;
 
-use super::search::{BookSearch, Near};
+use super::assign::Assign;
+use super::search::Near;
+use crate::encode::Searcher;
+use crate::error::Result;
 
 /// Codewords are trained on this many vectors each, if there are as many.
 const PER_CODEWORD: usize = 48;
@@ -13,10 +16,10 @@ const ITERATIONS: usize = 5;
 /// At most `most` codewords near to many vectors of `len` values: Lloyd's k-means ("Least squares quantization in PCM",
 /// 1982), confined to whole numbers. It starts from vectors drawn at random: their density is near that of the best
 /// codewords where there are many dimensions.
-pub(super) fn cluster(vectors: &[i16], len: usize, most: usize, seed: u64) -> Vec<i8> {
+pub(super) fn cluster(searcher: &Searcher, vectors: &[i16], len: usize, most: usize, seed: u64) -> Result<Vec<i8>> {
     let count = vectors.len() / len;
     if count == 0 {
-        return vec![0; len];
+        return Ok(vec![0; len]);
     }
     let mut order: Vec<u32> = (0..count as u32).collect();
     order.sort_unstable_by_key(|&i| (drawn(seed, i.into()), i));
@@ -29,9 +32,10 @@ pub(super) fn cluster(vectors: &[i16], len: usize, most: usize, seed: u64) -> Ve
     let sample: Vec<i16> = order.iter().flat_map(|&i| vector(i)).copied().collect();
     let mut near = vec![Near::default(); order.len()];
     for _ in 0..ITERATIONS {
-        let search = BookSearch::new(&book, len);
-        let chunks = sample.par_chunks(1024 * len).zip(near.par_chunks_mut(1024));
-        chunks.for_each(|(vectors, near)| search.nearest(vectors, near));
+        let assign = Assign::new(searcher, &book, len)?;
+        let chunk = Assign::at_once(searcher, 1024);
+        let chunks = sample.par_chunks(chunk * len).zip(near.par_chunks_mut(chunk));
+        chunks.try_for_each(|(vectors, near)| assign.nearest(vectors, near))?;
         let (mut sums, mut uses) = (vec![0i64; book.len()], vec![0i64; book.len() / len]);
         for (vector, near) in sample.chunks_exact(len).zip(&near) {
             let index = usize::from(near.index);
@@ -49,7 +53,7 @@ pub(super) fn cluster(vectors: &[i16], len: usize, most: usize, seed: u64) -> Ve
             }
         }
     }
-    book
+    Ok(book)
 }
 
 /// The numbers with the greatest errors, the greatest first.

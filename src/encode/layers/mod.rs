@@ -1,5 +1,6 @@
 //! The codec "layers": from images to codebooks, and with them to records.
 
+mod assign;
 mod builtin;
 mod cluster;
 mod coder;
@@ -130,7 +131,13 @@ pub(super) fn make(
         None => guess,
     };
     let sampled = Instant::now();
-    let training = LayerTraining { index_bits: INDEX_BITS, lambda: slope.lambda(), octaves: 1.0, seed: options.seed };
+    let training = LayerTraining {
+        index_bits: INDEX_BITS,
+        lambda: slope.lambda(),
+        octaves: 1.0,
+        seed: options.seed,
+        searcher: options.searcher.clone(),
+    };
     Ok((finished(train_layers(&planes.luma, &planes.chroma, &training, progress)?)?, Some(sampled)))
 }
 

@@ -6,6 +6,7 @@ use super::cluster::{cluster, drawn};
 use super::form::{Form, TURNS};
 use super::plan::Plan;
 use super::tuning::{Encoded, Tried, Tuning};
+use crate::encode::Searcher;
 use crate::error::{Error, Result};
 use crate::format::books::{Book, CHROMA, Component, Cover, INDEX_BITS, LUMA, LayerBooks, Mode};
 use crate::progress::{Counter, Progress};
@@ -21,6 +22,8 @@ pub struct LayerTraining {
     pub octaves: f64,
     /// Chooses what is drawn at random; the same seed and blocks make the same codebooks.
     pub seed: u64,
+    /// What searches for nearest codewords; the codebooks are the same.
+    pub searcher: Searcher,
 }
 
 /// Fewer blocks than this are used several times, as often as there are ways to turn them.
@@ -118,7 +121,7 @@ impl<'a> Training<'a> {
         }
         for round in 0..ROUNDS {
             let mut encoded = self.encode(&tuning, &self.blocks, 1 + round, Tried::Near(&modes), counter)?;
-            tuning.refine(&mut encoded);
+            tuning.refine(&mut encoded)?;
             modes = encoded.modes;
         }
         let books = tuning
@@ -138,31 +141,35 @@ impl<'a> Training<'a> {
         tuning.encode(blocks, turn, lambda, tried, |blocks| counter.add(blocks))
     }
 
+    fn tuning(&self, books: Vec<Book<Vec<i8>>>, modes: Vec<Mode>) -> Result<Tuning<'_>> {
+        Tuning::new(self.form, self.options.index_bits, &self.options.searcher, books, modes)
+    }
+
     /// Trains the chain on a sample of the blocks.
-    fn chain(&self, counter: &Counter) -> Result<Tuning<'a>> {
+    fn chain(&self, counter: &Counter) -> Result<Tuning<'_>> {
         let len = self.form.block_len;
         let mut order: Vec<usize> = (0..self.blocks.len() / len).collect();
         order.sort_unstable_by_key(|&block| (drawn(self.options.seed, block as u64), block));
         order.truncate(SAMPLE);
         let sample: Vec<i16> = order.iter().flat_map(|&block| &self.blocks[block * len..][..len]).copied().collect();
         let (covers, modes) = self.plan.shared();
-        let mut tuning = Tuning::new(self.form, self.options.index_bits, vec![], vec![Mode::default()]);
+        let mut tuning = self.tuning(vec![], vec![Mode::default()])?;
         for (stage, (&cover, mode)) in covers.iter().zip(&modes).enumerate() {
             let last = vec![tuning.modes.len() as u8 - 1; order.len()];
             let left = self.encode(&tuning, &sample, 50 + stage, Tried::Only(&last), counter)?.residuals;
-            tuning.books.push(self.book(cover, stage, &left));
+            tuning.books.push(self.book(cover, stage, &left)?);
             tuning.modes.push(mode.clone());
-            tuning.prepare();
+            tuning.prepare()?;
         }
         tuning.modes.remove(0);
         Ok(tuning)
     }
 
     /// Trains the codebooks of each mode on its blocks, stage by stage.
-    fn own(&self, modes: &[u8], counter: &Counter) -> Result<Tuning<'a>> {
+    fn own(&self, modes: &[u8], counter: &Counter) -> Result<Tuning<'_>> {
         let (covers, finished) = self.plan.layout();
         let books = covers.iter().map(|&cover| Book { cover, codewords: vec![0; self.form.codeword_len(cover)] });
-        let mut tuning = Tuning::new(self.form, self.options.index_bits, books.collect(), finished.clone());
+        let mut tuning = self.tuning(books.collect(), finished.clone())?;
         let stage = |mode: &Mode, depth| mode.block.iter().chain(&mode.quarter).nth(depth).copied();
         let mut known = vec![false; covers.len()];
         for depth in 0..longest(&finished) {
@@ -183,22 +190,22 @@ impl<'a> Training<'a> {
                     modes.iter().filter(|mode| uses(mode)).count() / (self.plan.codewords[1] * PER_CODEWORD) + 1;
                 let residuals = left.chunks_exact(self.form.block_len).zip(modes).filter(|(_, mode)| uses(mode));
                 let residuals: Vec<i16> = residuals.step_by(every).flat_map(|(left, _)| left).copied().collect();
-                tuning.books[book] = self.book(covers[book], covers.len() + book, &residuals);
+                tuning.books[book] = self.book(covers[book], covers.len() + book, &residuals)?;
             }
-            tuning.prepare();
+            tuning.prepare()?;
         }
         tuning.modes = finished;
         Ok(tuning)
     }
 
     /// A codebook for what is left of blocks.
-    fn book(&self, cover: Cover, number: usize, left: &[i16]) -> Book<Vec<i8>> {
+    fn book(&self, cover: Cover, number: usize, left: &[i16]) -> Result<Book<Vec<i8>>> {
         let mut targets = Vec::new();
         self.form.targets(cover, left, &mut targets);
         let seed = drawn(self.options.seed, number as u64);
         let most = self.plan.codewords[cover as usize];
-        let codewords = cluster(&targets, self.form.codeword_len(cover), most, seed);
-        Book { cover, codewords }
+        let codewords = cluster(&self.options.searcher, &targets, self.form.codeword_len(cover), most, seed)?;
+        Ok(Book { cover, codewords })
     }
 }
 
@@ -213,7 +220,8 @@ mod tests {
     use super::super::search::{BookSearch, Near};
     use super::*;
 
-    const OPTIONS: LayerTraining = LayerTraining { index_bits: 12, lambda: 30.0, octaves: 1.0, seed: 1 };
+    const OPTIONS: LayerTraining =
+        LayerTraining { index_bits: 12, lambda: 30.0, octaves: 1.0, seed: 1, searcher: Searcher::Cpu };
 
     /// Blocks of slopes, each `planes` times `side` x `side` values, with some noise.
     fn slopes(count: usize, side: usize, planes: usize, noise: u64) -> Vec<i16> {
@@ -273,6 +281,23 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "gpu")]
+    fn a_gpu_trains_the_same_codebooks() {
+        use crate::gpu::{Device, Select, adapters};
+        if std::env::var_os("KUAT_TEST_WITHOUT_GPU").is_some() {
+            return;
+        }
+        let adapter = adapters().first().expect("no adapter; KUAT_TEST_WITHOUT_GPU=1 does without").to_string();
+        let searcher = Searcher::Gpu(Device::open(&Select::Named(adapter)).expect("opens"));
+        let (luma, chroma) = (slopes(60, 8, 1, 9), slopes(20, 16, 2, 9));
+        let train = |searcher| {
+            let options = LayerTraining { index_bits: 5, searcher, ..OPTIONS };
+            train_layers(&luma, &chroma, &options, &()).expect("train")
+        };
+        assert_eq!(train(searcher), train(Searcher::Cpu));
+    }
+
+    #[test]
     fn training_is_interrupted_and_arguments_are_checked() {
         struct Stop;
         impl Progress for Stop {
@@ -281,7 +306,7 @@ mod tests {
             }
         }
         assert!(matches!(train_layers(&slopes(9, 8, 1, 3), &[], &OPTIONS, &Stop), Err(Error::Interrupted)));
-        let options = |index_bits, lambda| LayerTraining { index_bits, lambda, octaves: 1.0, seed: 0 };
+        let options = |index_bits, lambda| LayerTraining { index_bits, lambda, ..OPTIONS };
         for (luma, chroma, options) in [
             (0, 0, OPTIONS),
             (65, 0, OPTIONS),

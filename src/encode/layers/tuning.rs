@@ -2,9 +2,11 @@
 
 use rayon::prelude::*;
 
+use super::assign::Assign;
 use super::cluster::{rounded, worst};
 use super::form::Form;
-use super::search::{BookSearch, Near};
+use super::search::Near;
+use crate::encode::Searcher;
 use crate::error::Result;
 use crate::format::books::{Book, Cover, Mode};
 
@@ -17,9 +19,10 @@ const SUMMED: usize = 4096;
 pub(super) struct Tuning<'a> {
     form: &'a Form,
     index_bits: u32,
+    searcher: &'a Searcher,
     pub books: Vec<Book<Vec<i8>>>,
     pub modes: Vec<Mode>,
-    searches: Vec<BookSearch>,
+    assigns: Vec<Assign>,
 }
 
 /// What becomes of blocks.
@@ -52,16 +55,24 @@ struct Scratch {
 }
 
 impl<'a> Tuning<'a> {
-    pub fn new(form: &'a Form, index_bits: u32, books: Vec<Book<Vec<i8>>>, modes: Vec<Mode>) -> Self {
-        let mut tuning = Self { form, index_bits, books, modes, searches: Vec::new() };
-        tuning.prepare();
-        tuning
+    pub fn new(
+        form: &'a Form,
+        index_bits: u32,
+        searcher: &'a Searcher,
+        books: Vec<Book<Vec<i8>>>,
+        modes: Vec<Mode>,
+    ) -> Result<Self> {
+        let mut tuning = Self { form, index_bits, searcher, books, modes, assigns: Vec::new() };
+        tuning.prepare()?;
+        Ok(tuning)
     }
 
     /// Makes the searches anew, after the codewords or modes have changed.
-    pub fn prepare(&mut self) {
-        let search = |book: &Book<Vec<i8>>| BookSearch::new(&book.codewords, self.form.codeword_len(book.cover));
-        self.searches = self.books.par_iter().map(search).collect();
+    pub fn prepare(&mut self) -> Result<()> {
+        let len = |book: &Book<Vec<i8>>| self.form.codeword_len(book.cover);
+        let assign = |book: &Book<Vec<i8>>| Assign::new(self.searcher, &book.codewords, len(book));
+        self.assigns = self.books.par_iter().map(assign).collect::<Result<_>>()?;
+        Ok(())
     }
 
     /// Bits of a block in a mode, with those that tell the mode.
@@ -88,11 +99,12 @@ impl<'a> Tuning<'a> {
             indices: vec![0; count * stride],
             stride,
         };
-        let results = encoded.modes.par_chunks_mut(CHUNK).zip(encoded.residuals.par_chunks_mut(CHUNK * len));
-        let results = results.zip(encoded.indices.par_chunks_mut(CHUNK * stride));
-        let chunks = blocks.par_chunks(CHUNK * len).zip(results).enumerate();
+        let size = Assign::at_once(self.searcher, CHUNK);
+        let results = encoded.modes.par_chunks_mut(size).zip(encoded.residuals.par_chunks_mut(size * len));
+        let results = results.zip(encoded.indices.par_chunks_mut(size * stride));
+        let chunks = blocks.par_chunks(size * len).zip(results).enumerate();
         chunks.try_for_each_init(Scratch::default, |scratch, (chunk, (blocks, ((modes, residuals), indices)))| {
-            let first = chunk * CHUNK;
+            let first = chunk * size;
             let mut turned = vec![0; blocks.len()];
             for (i, (block, to)) in blocks.chunks_exact(len).zip(turned.chunks_exact_mut(len)).enumerate() {
                 self.form.turn(block, turn(first + i), to);
@@ -119,7 +131,7 @@ impl<'a> Tuning<'a> {
                     scratch.indices.resize(blocks.len() * stride, 0);
                 }
                 scratch.blocks = blocks;
-                self.encode_in(mode, done, stride, scratch);
+                self.encode_in(mode, done, stride, scratch)?;
                 before = mode;
                 let found = scratch.residuals.chunks_exact(len).zip(scratch.indices.chunks_exact(stride));
                 for (&i, (residual, found)) in scratch.blocks.iter().zip(found) {
@@ -137,7 +149,7 @@ impl<'a> Tuning<'a> {
     }
 
     /// Encodes the blocks of which `scratch` has what is left after `done` stages, each further one by the nearest codeword.
-    fn encode_in(&self, mode: &Mode, done: usize, stride: usize, scratch: &mut Scratch) {
+    fn encode_in(&self, mode: &Mode, done: usize, stride: usize, scratch: &mut Scratch) -> Result<()> {
         let len = self.form.block_len;
         let mut stage = 0;
         for (number, &book) in mode.block.iter().chain(&mode.quarter).enumerate() {
@@ -149,7 +161,7 @@ impl<'a> Tuning<'a> {
             }
             self.form.targets(cover, &scratch.residuals, &mut scratch.targets);
             scratch.near.resize(scratch.blocks.len() * parts, Near::default());
-            self.searches[book].nearest(&scratch.targets, &mut scratch.near);
+            self.assigns[book].nearest(&scratch.targets, &mut scratch.near)?;
             let blocks = scratch.residuals.chunks_exact_mut(len).zip(scratch.indices.chunks_exact_mut(stride));
             for ((residual, indices), near) in blocks.zip(scratch.near.chunks_exact(parts)) {
                 for (part, near) in near.iter().enumerate() {
@@ -160,13 +172,14 @@ impl<'a> Tuning<'a> {
             }
             stage += parts;
         }
+        Ok(())
     }
 
     /// Moves every codeword by the mean of what is left where it is used: the best that it can be while all others and
     /// all choices stay. One codebook after another; what is left changes with each.
-    pub fn refine(&mut self, encoded: &mut Encoded) {
+    pub fn refine(&mut self, encoded: &mut Encoded) -> Result<()> {
         (0..self.books.len()).for_each(|book| self.refine_book(book, encoded));
-        self.prepare();
+        self.prepare()
     }
 
     fn refine_book(&mut self, number: usize, encoded: &mut Encoded) {
