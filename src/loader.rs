@@ -7,7 +7,7 @@
 //!
 //! # fn main() -> kuat::Result<()> {
 //! let archive = Arc::new(Archive::open("photos.qvq")?);
-//! let decoder = CpuDecoder::new(&archive);
+//! let decoder = CpuDecoder::new(&archive)?;
 //! let options = EpochOptions { batch_size: 64, shuffle: true, ..EpochOptions::default() };
 //! let epoch = Epoch::new(archive.samples(), &options)?;
 //! let (pool, spec) = (BufferPool::default(), OutputSpec::default());
