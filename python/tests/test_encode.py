@@ -411,7 +411,7 @@ def test_items_that_cannot_be_used_say_which_and_why(source, kind, message, once
 
 
 ARGUMENTS = [
-    (dict(size=0), ValueError, "image width is 0|image_width|width"),
+    (dict(size=0), ValueError, "size is 0x0, expected at least one pixel"),
     (dict(size=-1), ValueError, "size is -1"),
     (dict(size=1 << 40), ValueError, "size is 1099511627776"),
     (dict(size="large"), TypeError, "size is 'large', expected an int"),

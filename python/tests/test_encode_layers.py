@@ -60,7 +60,7 @@ def test_codebooks_of_another_archive(tmp_path):
     assert again["bytes_per_image"] == pytest.approx(size, rel=0.02)
     # Room for a long header is kept.
     again = kuat.encode(ITEMS, tmp_path / "c.qvq", **options, target_bytes=summary["file_len"])
-    assert summary["file_len"] - 2000 < again["file_len"] <= summary["file_len"]
+    assert summary["file_len"] - 3000 < again["file_len"] <= summary["file_len"]
     asked = summary["min_psnr_db"] - 1
     reached = kuat.encode(ITEMS, tmp_path / "c.qvq", **options, psnr=asked)
     assert asked <= reached["min_psnr_db"] and reached["bytes_per_image"] < size
