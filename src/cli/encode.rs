@@ -76,7 +76,7 @@ pub(super) struct Arguments {
     #[arg(long, groups = ["codewords", "rate"], value_name = "E")]
     max_error: Option<u8>,
     /// Make the smallest archive of this mean PSNR in dB, judged by a sample of the images; with --codec layers every image
-    /// reaches it
+    /// reaches it, as far as the codebooks do
     #[arg(long, group = "rate", value_name = "D")]
     psnr: Option<f64>,
     /// Make the best archive in so many bytes, such as 500M or 1.5G (k, M, G: 10^3, 10^6, 10^9)

@@ -76,11 +76,9 @@ mod tests {
 
     #[test]
     fn every_adapter_finds_what_the_cpu_finds() {
-        if std::env::var_os("KUAT_TEST_WITHOUT_GPU").is_some() {
-            return;
-        }
         let adapters = adapters();
-        assert!(!adapters.is_empty(), "no adapter; KUAT_TEST_WITHOUT_GPU=1 does without");
+        let allowed = std::env::var_os("KUAT_TEST_WITHOUT_GPU").is_some();
+        assert!(!adapters.is_empty() || allowed, "no adapter; KUAT_TEST_WITHOUT_GPU=1 does without");
         for adapter in adapters {
             let device = Device::open(&Select::Named(adapter.to_string())).expect("opens");
             let searcher = Searcher::Gpu(device);
