@@ -73,12 +73,13 @@ impl CpuDecoder {
     /// the codec "vq" with padding: usually 1.3 times its size, at most 8 times.
     ///
     /// # Errors
-    /// [`Error::OtherCodec`](crate::Error::OtherCodec) for an archive of a codec that it does not decode.
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory); [`Error::OtherCodec`](crate::Error::OtherCodec) for an archive of a
+    /// codec that it does not decode.
     pub fn new<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<Self> {
         let geometry = *archive.geometry();
         let coding = match archive.codec() {
-            Codec::Vq => Coding::Vq(Arc::new(Vq::new(archive.vq()?, &geometry))),
-            Codec::Layers => Coding::Layers(Arc::new(Layers::new(archive.layers()?))),
+            Codec::Vq => Coding::Vq(Arc::new(Vq::new(archive.vq()?, &geometry)?)),
+            Codec::Layers => Coding::Layers(Arc::new(Layers::new(archive.layers()?)?)),
         };
         Ok(Self { geometry, coding, path: CpuPath::best(), converters: Arc::default() })
     }
@@ -149,8 +150,8 @@ impl Decoder for CpuDecoder {
 /// Decodes each image of a batch, by number, on as many threads as pay.
 fn spread(output: &mut [u8], image_len: usize, decode: impl Fn(usize, &mut [u8]) + Sync) {
     if output.len() < SHARED.max(2 * image_len) || rayon::current_num_threads() == 1 {
+        let _until_all_is_stored = memory::Streaming;
         output.chunks_exact_mut(image_len).enumerate().for_each(|(i, image)| decode(i, image));
-        memory::finish_streaming();
         return;
     }
     let images = output.par_chunks_exact_mut(image_len).enumerate();

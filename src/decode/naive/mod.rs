@@ -32,10 +32,11 @@ impl NaiveDecoder {
     /// A decoder for the rows of this archive.
     ///
     /// # Errors
-    /// [`Error::OtherCodec`](crate::Error::OtherCodec) for an archive of a codec that it does not decode.
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory); [`Error::OtherCodec`](crate::Error::OtherCodec) for an archive of a
+    /// codec that it does not decode.
     pub fn new<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<Self> {
         let coding = match archive.codec() {
-            Codec::Vq => Coding::Vq(Vq::new(archive.vq()?)),
+            Codec::Vq => Coding::Vq(Vq::new(archive.vq()?)?),
             Codec::Layers => Coding::Layers(Layers::new(archive.layers()?)),
         };
         Ok(Self { geometry: *archive.geometry(), coding })

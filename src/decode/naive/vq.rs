@@ -12,8 +12,11 @@ pub(super) struct Vq {
 }
 
 impl Vq {
-    pub fn new(archive: VqView) -> Self {
-        Self { index_width: archive.index_width(), codebook: archive.codebook().to_vec() }
+    pub fn new(archive: VqView) -> Result<Self> {
+        let mut codebook = Vec::new();
+        crate::decode::resize(&mut codebook, archive.codebook().len())?;
+        codebook.copy_from_slice(archive.codebook());
+        Ok(Self { index_width: archive.index_width(), codebook })
     }
 
     pub fn check_rows(&self, g: &Geometry, rows: &[&[u8]]) -> Result<()> {

@@ -35,13 +35,14 @@ thread_local! {
 }
 
 impl Layers {
-    pub fn new(archive: LayersView) -> Self {
+    pub fn new(archive: LayersView) -> Result<Self> {
         let books = archive.books();
-        Self {
+        let chroma = books.chroma.as_ref().map(|chroma| Component::new(chroma, |codeword| codeword, books::by_parity));
+        Ok(Self {
             shape: archive.shape().clone(),
-            luma: Component::new(&books.luma, books::by_quarters, |codeword| codeword),
-            chroma: books.chroma.as_ref().map(|chroma| Component::new(chroma, |codeword| codeword, books::by_parity)),
-        }
+            luma: Component::new(&books.luma, books::by_quarters, |codeword| codeword)?,
+            chroma: chroma.transpose()?,
+        })
     }
 
     pub fn check_rows(&self, records: &[&[u8]]) -> Result<()> {
