@@ -10,7 +10,7 @@ export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLO
 
 # A target says that build scripts and macros, which the compiler itself loads, are built without the flags.
 tests() {
-    cargo test --release --target "$host" --target-dir "target/sanitize/$1" --no-default-features --features encode \
+    cargo test --release --target "$host" --target-dir "target/sanitize/$1" --no-default-features \
         --lib --test archive --test corruption --test decode_cpu -- "${@:2}"
 }
 

@@ -10,11 +10,11 @@ check=(valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-k
 
 case ${1-} in
 memcheck)
-    cargo test --release --no-default-features --features encode --no-run --lib --test decode_cpu --test archive \
+    cargo test --release --no-default-features --no-run --lib --test decode_cpu --test archive \
         --test corruption 2>&1 | tee /dev/stderr | sed -n 's/.*Executable .*(\(.*\))$/\1/p' >target/valgrind-tests
-    # Without the test that limits the memory of a process, and those of encoding, which take hours.
+    # Without the test that limits the memory of a process, and those of many megabytes.
     while read -r test; do
-        "${check[@]}" "$test" --skip a_codebook_that_memory_does_not_hold_is_an_error --skip encode::
+        KUAT_TEST_SMALL=1 "${check[@]}" "$test" --skip a_codebook_that_memory_does_not_hold_is_an_error --skip large_batches
     done <target/valgrind-tests
     ;;
 python)
