@@ -308,6 +308,38 @@ fn a_damaged_archive_fails_verification_with_status_1() {
 }
 
 #[test]
+fn damaged_samples_are_named_left_out_or_masked() {
+    let scene = Scene::new();
+    let archive = scene.encoded();
+    scene.json(&["decode", archive, "--out", "whole.npy"]);
+    let mut file = std::fs::read(scene.path(archive)).expect("there");
+    let row = kuat::Archive::open(scene.path(archive)).expect("opens").row(3).expect("intact").into_owned();
+    let place = file.windows(row.len()).position(|bytes| bytes == row).expect("there");
+    file[place + 1] ^= 1;
+    std::fs::write(scene.path("bad.qvq"), file).expect("written");
+    let message = scene.fails(2, &["decode", "bad.qvq", "--out", "bad.npy"]);
+    assert!(message.contains("sample 3 is damaged") && !scene.path("bad.npy").exists(), "{message}");
+    scene.json(&["decode", "bad.qvq", "--samples", "0-2,4-11", "--out", "good.npy"]);
+
+    let pixels = |name: &str| {
+        let npy = std::fs::read(scene.path(name)).expect("there");
+        npy[10 + usize::from(u16::from_le_bytes([npy[8], npy[9]]))..].to_vec()
+    };
+    let whole = pixels("whole.npy");
+    let image = whole.len() / 12;
+    let skipped = scene.json(&["decode", "bad.qvq", "--out", "skip.npy", "--damaged", "skip", "--access", "read"]);
+    assert_eq!((&skipped["samples"], &skipped["damaged"][0]["sample"]), (&11.into(), &3.into()));
+    assert!(pixels("skip.npy") == [&whole[..3 * image], &whole[4 * image..]].concat());
+    let masked = scene.json(&["decode", "bad.qvq", "--out", "mask.npy", "--damaged", "mask"]);
+    assert_eq!((&masked["samples"], &masked["damaged"][0]["sample"]), (&12.into(), &3.into()));
+    assert!(pixels("mask.npy") == [&whole[..3 * image], &vec![0; image], &whole[4 * image..]].concat());
+    scene.json(&["decode", "bad.qvq", "--out", "pictures", "--damaged", "skip"]);
+    assert_eq!(std::fs::read_dir(scene.path("pictures")).expect("listed").count(), 11);
+    let text = scene.run(&["decode", "bad.qvq", "--out", "skip.npy", "--damaged", "skip"]).stdout;
+    assert!(String::from_utf8_lossy(&text).contains("sample 3: its row has CRC-32C"));
+}
+
+#[test]
 fn a_bound_is_kept_recorded_and_told() {
     let scene = Scene::new();
     for max_error in [0, 8] {
