@@ -308,6 +308,40 @@ fn a_damaged_archive_fails_verification_with_status_1() {
 }
 
 #[test]
+fn what_an_archive_says_does_nothing_to_a_terminal() {
+    let scene = Scene::new();
+    let names = [
+        "cat\u{1b}]0;owned\u{7}",
+        "dog\nchecksums         yes",
+        "../../etc/passwd",
+        "\u{9b}2J\u{202e}gpj.exe",
+        "\r\u{0}",
+    ];
+    let geometry = kuat::Geometry::new((4, 4), 3, (4, 4)).expect("valid");
+    let mut spec = kuat::ArchiveSpec::new(geometry, vec![7; 48]);
+    spec.classes = Some(names.map(String::from).to_vec());
+    let mut writer = kuat::ArchiveWriter::create(scene.path("odd.qvq"), spec).expect("created");
+    writer.push(&[0], kuat::SampleInfo::default()).expect("pushed");
+    writer.finish_file(None).expect("written");
+    let text = String::from_utf8(scene.run(&["info", "odd.qvq"]).stdout).expect("UTF-8");
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()) && !text.contains('\u{202e}'), "{text:?}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("checksums")).count(), 1, "{text}");
+    let json = scene.run(&["info", "odd.qvq", "--json"]).stdout;
+    assert!(String::from_utf8_lossy(&json).chars().all(|c| c == '\n' || !c.is_control()));
+    assert_eq!(scene.json(&["info", "odd.qvq"])["classes"], serde_json::json!(names), "nothing is lost");
+    // A name in a message: that of a tensor whose place is wrong.
+    let header = "{\"\\u001b[31m\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[5,6]}}";
+    std::fs::write(scene.path("red.qvq"), [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0]].concat())
+        .expect("written");
+    let message = scene.fails(2, &["info", "red.qvq"]);
+    assert!(message.contains("\\u{1b}[31m") && !message.contains('\u{1b}'), "{message:?}");
+    // No file is named by what an archive says.
+    scene.json(&["decode", "odd.qvq", "--out", "pictures"]);
+    let written: Vec<_> = std::fs::read_dir(scene.path("pictures")).expect("listed").flatten().collect();
+    assert!(written.len() == 1 && written[0].file_name() == "000000.png");
+}
+
+#[test]
 fn damaged_samples_are_named_left_out_or_masked() {
     let scene = Scene::new();
     let archive = scene.encoded();
