@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::batch::PendingBatch;
 use super::decoder::{Batch, GpuDecoder, INDEX_USAGE};
-use super::plan::{Image, most_of_part, spread};
+use super::plan::{Image, TooSmall, most_of_part, spread};
 use crate::archive::Archive;
 use crate::error::{Error, Result};
 use crate::format::coding::Coding;
@@ -41,7 +41,7 @@ impl Resident {
     ///
     /// # Errors
     /// [`Error::GpuBudget`] if they take more than the budget or than the driver gives; [`Error::GpuLimit`] if a row by
-    /// itself is more than the device can bind; [`Error::RecordLength`] or [`Error::Tensor`] for records that cannot be
+    /// itself is more than the device can bind, or there are 2^32 samples or more; [`Error::RecordLength`] or [`Error::Tensor`] for records that cannot be
     /// decoded; [`Error::Argument`] if the archive is not the decoder's; [`Error::Gpu`] if the device fails.
     pub fn new<D: AsRef<[u8]>>(decoder: &GpuDecoder, archive: &Archive<D>, budget: Option<u64>) -> Result<Self> {
         let (device, coding) = (decoder.device(), decoder.coding());
@@ -52,14 +52,20 @@ impl Resident {
         }
         let needed = Self::bytes_needed(archive);
         let too_much = |budget| Error::GpuBudget { adapter: device.description().to_string(), needed, budget };
-        if budget.is_some_and(|budget| needed > budget) || archive.samples() as u64 > u64::from(u32::MAX) {
+        if budget.is_some_and(|budget| needed > budget) {
             return Err(too_much(budget));
+        }
+        // Shaders number images in 32 bits.
+        let (most, samples) = (u64::from(u32::MAX), archive.samples() as u64);
+        if samples > most {
+            let limit = "the most samples whose rows can be resident";
+            return Err(device.limit_error(TooSmall { limit, found: most, needed: samples }));
         }
         let rows = archive.rows(0..archive.samples())?;
         coding.check_rows(&rows)?;
         let lens = rows.iter().map(|row| coding.row_stride(row));
         let (images, lens) =
-            spread(lens, most_of_part(decoder.limits())).map_err(|too_small| decoder.limit_error(too_small))?;
+            spread(lens, most_of_part(decoder.limits())).map_err(|too_small| device.limit_error(too_small))?;
         let mut parts = Vec::new();
         let mut rest = images.iter().zip(&rows).peekable();
         for (part, len) in (0..).zip(lens) {
