@@ -22,8 +22,8 @@ pub(super) const OUTPUT_USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE.
 /// Passes whose parameters share a buffer: it stays small even when a batch takes thousands.
 pub(super) const MOST_PASSES: u64 = 1024;
 
-/// Decodes on a GPU. The codebooks are uploaded once; clones share them, threads too. A forked child can only open the device
-/// anew, if that.
+/// Decodes on a GPU. The codebooks are uploaded once; clones share them, threads too. What blocks a thread is waiting for a
+/// batch, and a kernel that is being compiled: the first batch of each kind of output.
 ///
 /// Batches that are decoded to host memory and do not fit in the device's are decoded in halves, one after the other, and
 /// those again, down to single images. What stays on the device is not: ask for fewer samples.

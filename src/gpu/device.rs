@@ -174,11 +174,11 @@ fn check_limits(limits: &wgpu::Limits) -> Result<(), TooSmall> {
     }
 }
 
-/// A GPU that is open for work. Clones share it, threads too; what blocks a thread is waiting for batches and compiling
-/// kernels.
+/// A GPU that is open for work. Clones share it, threads too.
 ///
-/// Once the driver gives it up, or does not answer, every call is an error that says so, and [`is_lost`](Self::is_lost)
-/// is true. Decoders and batches of it are of no use then: [`open`](Self::open) it again and make them anew.
+/// Once the driver gives it up, or does not answer within a [time limit](Self::set_time_limit), every call is an error that
+/// says so, and [`is_lost`](Self::is_lost) is true. Decoders and batches of it are of no use then: [`open`](Self::open) it
+/// again and make them anew. A process that is forked from this one cannot use it, and is told so.
 #[derive(Clone)]
 pub struct Device {
     shared: Arc<Shared>,

@@ -122,15 +122,18 @@ fn poll(device: &wgpu::Device, poll: wgpu::PollType) -> Result<Result<wgpu::Poll
         static POLLS: Cell<bool> = const { Cell::new(false) };
     }
     static HOOK: Once = Once::new();
-    // Nothing is to be printed of a panic that is caught; of all others what was before.
-    HOOK.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if !POLLS.get() {
-                before(panic);
-            }
-        }));
-    });
+    // Nothing is to be printed of a panic that is caught; of all others what was before. While a thread panics it cannot
+    // be said.
+    if !std::thread::panicking() {
+        HOOK.call_once(|| {
+            let before = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                if !POLLS.get() {
+                    before(panic);
+                }
+            }));
+        });
+    }
     POLLS.set(true);
     // Nothing of this crate's is changed while it polls but by callbacks, which store one value each.
     let result = catch_unwind(AssertUnwindSafe(|| device.poll(poll)));
