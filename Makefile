@@ -43,6 +43,13 @@ test: setup ## Set up and run every test
 	. scripts/environment.sh && unset WGPU_BACKEND && target/venv-torch/bin/python -m pytest \
 		python/tests/test_torch.py python/tests/test_readme.py python/tests/test_encode.py
 
+.PHONY: validation
+validation: ## Run the GPU tests under Vulkan's validation layer (TARGETS="decode_gpu python"); ten minutes
+	@scripts/vulkan.sh
+	@scripts/adapters.sh
+	@scripts/venv.sh -r tests/requirements.txt ./python
+	tests/long/validation.sh $(TARGETS)
+
 .PHONY: wheel
 wheel: ## Build the Python package, target/wheels/kuat-*.whl, for every Python from 3.9 on
 	@scripts/venv.sh "maturin[zig]>=1.9,<2"

@@ -21,6 +21,7 @@ pub mod gpu;
 pub mod info;
 pub mod ledger;
 pub mod loader;
+mod lock;
 mod output;
 pub mod progress;
 mod read_at;

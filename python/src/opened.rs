@@ -119,16 +119,23 @@ impl Opened {
     }
 
     fn gpu_decoder(&self, py: Python<'_>, select: &Select) -> PyResult<GpuDecoder> {
-        found_or_made(py, &self.gpus, select, || {
-            let device = Process::current().device(select)?;
-            GpuDecoder::new(&device, &self.archive).map_err(raise)
-        })
+        found_or_made(
+            py,
+            &self.gpus,
+            select,
+            |decoder| !decoder.device().is_lost(),
+            || {
+                let device = Process::current().device(select)?;
+                GpuDecoder::new(&device, &self.archive).map_err(raise)
+            },
+        )
     }
 
     fn resident(&self, py: Python<'_>, select: &Select) -> PyResult<Resident> {
         let decoder = self.gpu_decoder(py, select)?;
         let found = Mutex::new(Vec::new());
-        let resident = found_or_made(py, &self.residents, select, || {
+        let usable = |resident: &Resident| !resident.decoder().device().is_lost();
+        let resident = found_or_made(py, &self.residents, select, usable, || {
             let threads = Process::current().threads()?;
             let made = threads.install(|| match self.on_damage {
                 OnDamage::Raise => Ok((Resident::new(&decoder, &self.archive, None)?, Vec::new())),
@@ -218,22 +225,23 @@ fn gpu(py: Python<'_>, device: &Device) -> PyResult<Option<Select>> {
     }
 }
 
-/// What this process has made for a GPU, or what `make`, called without the interpreter, makes of it now.
+/// What this process has made for a GPU and still works, or what `make`, called without the interpreter, makes of it now.
 fn found_or_made<T: Clone + Send>(
     py: Python<'_>,
     all: &Mutex<Vec<(Select, Local<T>)>>,
     select: &Select,
+    works: impl Fn(&T) -> bool,
     make: impl FnOnce() -> PyResult<T> + Send,
 ) -> PyResult<T> {
     let found = |all: &[(Select, Local<T>)]| {
-        all.iter().filter(|(key, _)| key == select).find_map(|(_, made)| made.get().cloned())
+        all.iter().filter(|(key, _)| key == select).find_map(|(_, made)| made.get().filter(|made| works(made)).cloned())
     };
     if let Some(found) = found(&locked(all)) {
         return Ok(found);
     }
     let made = py.detach(make)?;
     let mut all = locked(all);
-    all.retain(|(_, made)| made.get().is_some());
+    all.retain(|(_, made)| made.get().is_some_and(&works));
     all.push((select.clone(), Local::new(made)));
     found(&all).ok_or_else(|| PyValueError::new_err("the process forked while a decoder was made"))
 }

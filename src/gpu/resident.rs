@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::batch::PendingBatch;
 use super::decoder::{Batch, GpuDecoder, INDEX_USAGE};
-use super::plan::{Image, most_of_part, spread};
+use super::plan::{Image, TooSmall, most_of_part, spread};
 use crate::archive::Archive;
 use crate::data::Data;
 use crate::error::{Error, Result};
@@ -44,7 +44,8 @@ impl Resident {
     ///
     /// # Errors
     /// [`Error::GpuBudget`] if they take more than the budget or than the driver gives; [`Error::GpuLimit`] if a row by
-    /// itself is more than the device can bind; [`Error::Damaged`] or [`Error::RecordLength`] for rows that cannot be
+    /// itself is more than the device can bind, or there are 2^32 samples or more; [`Error::Damaged`] or
+    /// [`Error::RecordLength`] for rows that cannot be
     /// decoded; [`Error::Argument`] if the archive is not the decoder's; [`Error::Gpu`] if the device fails.
     pub fn new<D: Data>(decoder: &GpuDecoder, archive: &Archive<D>, budget: Option<u64>) -> Result<Self> {
         Ok(Self::upload(decoder, archive, budget, OnDamage::Raise)?.0)
@@ -76,14 +77,20 @@ impl Resident {
         }
         let needed = Self::bytes_needed(archive);
         let too_much = |budget| Error::GpuBudget { adapter: device.description().to_string(), needed, budget };
-        if budget.is_some_and(|budget| needed > budget) || archive.samples() as u64 > u64::from(u32::MAX) {
+        if budget.is_some_and(|budget| needed > budget) {
             return Err(too_much(budget));
+        }
+        // Shaders number images in 32 bits.
+        let (most, samples) = (u64::from(u32::MAX), archive.samples() as u64);
+        if samples > most {
+            let limit = "the most samples whose rows can be resident";
+            return Err(device.limit_error(TooSmall { limit, found: most, needed: samples }));
         }
         let rows = archive.rows_with(0..archive.samples(), on_damage)?;
         coding.check_rows(&rows.slices())?;
         let lens = rows.iter().map(|row| coding.row_stride(row));
         let (images, lens) =
-            spread(lens, most_of_part(decoder.limits())).map_err(|too_small| decoder.limit_error(too_small))?;
+            spread(lens, most_of_part(decoder.limits())).map_err(|too_small| device.limit_error(too_small))?;
         let mut parts = Vec::new();
         let mut rest = images.iter().zip(rows.iter()).peekable();
         for (part, len) in (0..).zip(lens) {

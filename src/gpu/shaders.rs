@@ -22,6 +22,10 @@ pub struct Shader {
     pub params_size: usize,
 }
 
+/// The size of the largest uniform buffer.
+pub(super) const LARGEST_PARAMS: usize = size_of::<layers::Params>();
+const _: () = assert!(LARGEST_PARAMS >= size_of::<vq::Params>() && LARGEST_PARAMS >= size_of::<nearest::Params>());
+
 /// Any size will do to check a shader.
 const WORKGROUP_SIZE: u32 = 128;
 

@@ -10,7 +10,7 @@ mod vbmi;
 mod vq;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
@@ -25,6 +25,7 @@ use crate::data::Data;
 use crate::error::Result;
 use crate::format::codec::Codec;
 use crate::geometry::Geometry;
+use crate::lock::try_locked;
 use crate::output::{Dtype, OutputSpec};
 
 /// Outputs smaller than this are decoded by the calling thread: waking others takes longer than they would save.
@@ -33,7 +34,8 @@ const SHARED: usize = 1 << 20;
 /// Bytes of output that a thread takes at a time at least.
 const SHARE: usize = 128 << 10;
 
-/// Decodes in native code on all cores of rayon's current thread pool.
+/// Decodes in native code on all cores of rayon's current thread pool. Threads can share one, and a forked child can use what
+/// it inherits, in a thread pool of its own: no thread of rayon's survives a fork.
 #[derive(Clone)]
 pub struct CpuDecoder {
     geometry: Geometry,
@@ -97,15 +99,17 @@ impl CpuDecoder {
     }
 
     fn converters(&self, spec: &OutputSpec) -> Arc<[Converter]> {
-        let mut last = self.converters.lock().unwrap_or_else(PoisonError::into_inner);
-        match last.as_ref() {
-            Some((known, converters)) if known == spec => Arc::clone(converters),
-            _ => {
-                let converters: Arc<[Converter]> = Converter::all(spec, self.geometry.channels()).into();
+        // Making them takes microseconds, so a lock that is held is not waited for.
+        let known = try_locked(&self.converters).and_then(|last| {
+            last.as_ref().filter(|(known, _)| known == spec).map(|(_, converters)| converters.clone())
+        });
+        known.unwrap_or_else(|| {
+            let converters: Arc<[Converter]> = Converter::all(spec, self.geometry.channels()).into();
+            if let Some(mut last) = try_locked(&self.converters) {
                 *last = Some((*spec, Arc::clone(&converters)));
-                converters
             }
-        }
+            converters
+        })
     }
 }
 
