@@ -112,6 +112,28 @@ fn a_header_that_is_no_json_is_refused() {
 }
 
 #[test]
+fn headers_of_too_many_parts_are_refused() {
+    let many = |part: &dyn Fn(usize) -> String, count: usize| (0..count).map(part).collect::<Vec<_>>().join(",");
+    let tensor = |i: usize| format!("\"{i}\":{{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}");
+    let [most, more] = [65_536, 65_537];
+    for (count, refusal) in [(most, "`format` is missing"), (more, "more than 65536 tensors")] {
+        let error = refused(join(format!("{{{}}}", many(&tensor, count)).as_bytes(), &[]));
+        assert!(error.with_causes().contains(refusal), "{}", error.with_causes());
+    }
+    for (count, refusal) in [(most, "`format` is missing"), (more, "more than 65536 metadata keys")] {
+        let keys = many(&|i| format!("\"{i}\":\"\""), count);
+        let error = refused(join(format!("{{\"__metadata__\":{{{keys}}}}}").as_bytes(), &[]));
+        assert!(error.with_causes().contains(refusal), "{}", error.with_causes());
+    }
+    for (sides, refusal) in [(16, "`format` is missing"), (17, "up to 16 sides")] {
+        let shape = many(&|_| "0".into(), sides);
+        let header = format!("{{\"a\":{{\"dtype\":\"U8\",\"shape\":[{shape}],\"data_offsets\":[0,0]}}}}");
+        let error = refused(join(header.as_bytes(), &[]));
+        assert!(error.with_causes().contains(refusal), "{}", error.with_causes());
+    }
+}
+
+#[test]
 fn a_key_that_stands_twice_is_refused() {
     let file = altered(|_| ());
     let (header, data) = split(&file);

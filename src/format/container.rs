@@ -7,9 +7,9 @@ use std::fmt;
 use std::ops::Range;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::MAX_HEADER_LEN;
+use super::{MAX_ENTRIES, MAX_HEADER_LEN, MAX_SIDES};
 use crate::data::Data;
 use crate::error::{Error, Result};
 
@@ -129,8 +129,33 @@ struct RawHeader {
 #[derive(Deserialize)]
 struct RawTensor {
     dtype: String,
+    #[serde(deserialize_with = "shape")]
     shape: Vec<u64>,
     data_offsets: [u64; 2],
+}
+
+/// A shape of no more sides than any tensor has.
+fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+    struct ShapeVisitor;
+    impl<'de> Visitor<'de> for ShapeVisitor {
+        type Value = Vec<u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            write!(f, "a shape of up to {MAX_SIDES} sides")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sides: A) -> Result<Vec<u64>, A::Error> {
+            let mut shape = Vec::new();
+            while let Some(side) = sides.next_element()? {
+                if shape.len() == MAX_SIDES {
+                    return Err(A::Error::invalid_length(MAX_SIDES + 1, &self));
+                }
+                shape.push(side);
+            }
+            Ok(shape)
+        }
+    }
+    deserializer.deserialize_seq(ShapeVisitor)
 }
 
 impl<'de> Deserialize<'de> for RawHeader {
@@ -147,6 +172,9 @@ impl<'de> Deserialize<'de> for RawHeader {
                 let mut metadata = None;
                 let mut tensors = BTreeMap::new();
                 while let Some(name) = map.next_key::<String>()? {
+                    if tensors.len() == MAX_ENTRIES {
+                        return Err(A::Error::custom(format!("there are more than {MAX_ENTRIES} tensors")));
+                    }
                     if name == METADATA {
                         if metadata.replace(map.next_value::<Unique>()?.0).is_some() {
                             return Err(A::Error::custom(format!("key `{METADATA}` stands twice")));
@@ -181,6 +209,9 @@ impl<'de> Deserialize<'de> for Unique {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
                 let mut entries = BTreeMap::new();
                 while let Some(key) = map.next_key::<String>()? {
+                    if entries.len() == MAX_ENTRIES {
+                        return Err(A::Error::custom(format!("there are more than {MAX_ENTRIES} metadata keys")));
+                    }
                     let Entry::Vacant(entry) = entries.entry(key) else {
                         return Err(A::Error::custom("a metadata key stands twice"));
                     };
