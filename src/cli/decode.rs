@@ -9,10 +9,10 @@ use image::{ExtendedColorType, ImageEncoder};
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::Report;
 use super::npy;
 use super::samples::Samples;
 use super::terminal::Terminal;
+use super::{Report, not_over};
 use crate::archive::Archive;
 use crate::backend::Backend;
 use crate::decode::{Decoder, resize};
@@ -75,6 +75,7 @@ fn normalization(text: &str) -> Result<Normalize, String> {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<Report> {
+        not_over(&self.archive, &self.out)?;
         let archive = Archive::open(&self.archive)?;
         let samples = self.samples.numbers(archive.samples())?;
         let OutputArguments { dtype, layout, normalize } = self.output;
@@ -96,8 +97,8 @@ impl Arguments {
         let text = format!("{} samples decoded on {device} to {}\n", samples.len(), self.out.display());
         let shape = layout.shape(archive.geometry(), samples.len());
         let json = json!({
-            "archive": self.archive,
-            "out": self.out,
+            "archive": self.archive.display().to_string(),
+            "out": self.out.display().to_string(),
             "device": device,
             "samples": samples.len(),
             "dtype": dtype.name(),

@@ -15,10 +15,12 @@ mod verify;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
 use crate::error::{Error, one_line};
+use crate::format::atomic::is_same;
 
 /// Exit status of a verification that found damage.
 const DAMAGED: u8 = 1;
@@ -107,7 +109,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Devices(arguments) => arguments.run(),
     };
     match result {
-        Ok(report) => match print(&report.json.map_or(report.text, |json| format!("{json:#}\n"))) {
+        Ok(report) => match print(&report.json.map_or_else(|| visible(&report.text), |json| format!("{json:#}\n"))) {
             Ok(()) => report.status,
             Err(error) => {
                 complain(&format!("kuat: error: cannot write to standard output: {error}"));
@@ -115,13 +117,30 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             }
         },
         Err(error) => {
-            complain(&format!("kuat: error: {}", one_line(error.chain())));
+            complain(&visible(&format!("kuat: error: {}", one_line(error.chain()))));
             match error.downcast_ref::<Error>() {
                 Some(Error::Interrupted) => INTERRUPTED,
                 _ => FAILED,
             }
         }
     }
+}
+
+/// Names that files and archives bring along are shown, not obeyed: what would steer a terminal is spelt out.
+fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+/// Sees to it that what is read is not replaced by what is made of it.
+fn not_over(input: &Path, output: &Path) -> anyhow::Result<()> {
+    if is_same(input, output) {
+        anyhow::bail!("the output {} is the archive that is read; write to another file", output.display());
+    }
+    Ok(())
 }
 
 /// Writes to standard output. A reader that has gone away, as `head` does, is no error.
