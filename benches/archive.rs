@@ -213,7 +213,7 @@ fn run(path: &Path, told: Told, cached: bool) -> Result<Run> {
     let spec = OutputSpec::default();
     let mut pixels = BufferPool::default().take(spec.batch_len(archive.geometry(), BATCH))?;
     // Warms the output.
-    decoder.decode_bytes(&vec![archive.row(0)?; BATCH], &spec, &mut pixels)?;
+    decoder.decode_bytes(&archive.rows([0; BATCH])?.slices(), &spec, &mut pixels)?;
     let apart = archive.samples() / READ;
     let order: Vec<usize> = scattered(READ).take(READ).map(|place| place * apart + apart / 2).collect();
     let mut pass = || -> Result<()> {
@@ -229,7 +229,7 @@ fn run(path: &Path, told: Told, cached: bool) -> Result<Run> {
                 Told::Batch => will_need(i)?,
                 Told::NextBatch => will_need(i + 1)?,
             }
-            decoder.decode_bytes(&archive.rows(batch.iter().copied())?, &spec, &mut pixels)?;
+            decoder.decode_bytes(&archive.rows(batch.iter().copied())?.slices(), &spec, &mut pixels)?;
         }
         Ok(())
     };

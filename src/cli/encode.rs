@@ -11,6 +11,7 @@ use super::terminal::Terminal;
 use super::{Report, not_over};
 use crate::archive::Archive;
 use crate::backend::Backend;
+use crate::data::Data;
 use crate::encode::{
     Choice, Codebook, CodecOptions, EncodeOptions, EncodeSummary, Filter, Fit, Goal, LayerOptions, LayerSource,
     MAX_PIXELS, OnError, PATCHES, Rate, check_output, choose, encode, open, options_of, partial_folder, skipped_report,
@@ -238,7 +239,7 @@ impl Arguments {
     }
 
     /// Options of the archive that the codebook is taken from, with that codebook.
-    fn options_from(&self, archive: &Archive<impl AsRef<[u8]>>) -> anyhow::Result<EncodeOptions> {
+    fn options_from(&self, archive: &Archive<impl Data>) -> anyhow::Result<EncodeOptions> {
         let of = options_of(archive)?;
         if let Some(asked) = self.codec.filter(|&asked| asked != archive.codec()) {
             bail!("--codec {asked} cannot take the codebook of an archive of the codec {}", archive.codec());
@@ -253,9 +254,11 @@ impl Arguments {
             bail!("--patch and --channels must be {width}x{height} and {channels}, as the codebook has them");
         }
         Ok(match of.codec {
-            CodecOptions::Vq => EncodeOptions { codebook: Codebook::Given(archive.vq()?.codebook().to_vec()), ..of },
+            CodecOptions::Vq => {
+                EncodeOptions { codebook: Codebook::Given(archive.vq()?.codebook()?.into_owned()), ..of }
+            }
             CodecOptions::Layers(layers) => {
-                let books = LayerSource::Given(archive.layers()?.books());
+                let books = LayerSource::Given(archive.layers()?.books()?);
                 EncodeOptions { codec: CodecOptions::Layers(LayerOptions { books, ..layers }), ..of }
             }
         })

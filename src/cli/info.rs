@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 impl Arguments {
     pub fn run(self) -> anyhow::Result<Report> {
         let archive = Archive::open(&self.archive)?;
-        let (info, ledger) = (archive.info(), archive.ledger().map(|ledger| ledger.summary()));
+        let (info, ledger) = (archive.info(), archive.ledger()?.map(|ledger| ledger.summary()));
         let pixels = info.image_width * info.image_height * info.channels;
 
         let mut text = String::new();

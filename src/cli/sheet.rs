@@ -59,7 +59,7 @@ impl Arguments {
         let count = archive.samples();
         let samples = match (&self.samples, self.worst) {
             (Some(samples), _) => samples.numbers(count)?,
-            (None, Some(worst)) => match archive.ledger() {
+            (None, Some(worst)) => match archive.ledger()? {
                 Some(ledger) => ledger.worst(worst as usize).iter().map(|worst| worst.sample).collect(),
                 None if count == 0 => Vec::new(),
                 None => bail!(

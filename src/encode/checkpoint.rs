@@ -14,7 +14,7 @@ use super::source::Source;
 use super::{Codebook, CodecOptions, EncodeOptions, Skipped, skipped_report};
 use crate::error::{Error, Result};
 use crate::format::atomic::{self, AtomicFile};
-use crate::format::checksum::{crc32c, to_hex};
+use crate::format::checksum::{Digest, crc32c, to_hex};
 use crate::format::writer::CodingSpec;
 use crate::geometry::Geometry;
 
@@ -374,20 +374,20 @@ fn task(source: &dyn Source, options: &EncodeOptions) -> BTreeMap<String, String
         (CodecOptions::Vq, Codebook::MaxError(bound)) => format!("no error above {bound}"),
         (CodecOptions::Vq, Codebook::Given(codebook)) => given(codebook),
     };
-    let (mut names, mut labels) = (0, 0);
+    let [mut names, mut labels] = [(); 2].map(|()| Digest::default());
     for image in 0..source.len() {
         let (name, label) = (source.name(image), source.label(image));
         for bytes in [&name.len().to_le_bytes()[..], name.as_bytes()] {
-            names = crc32c::crc32c_append(names, bytes);
+            names.update(bytes);
         }
-        labels = crc32c::crc32c_append(labels, &label.unwrap_or(-1).to_le_bytes());
+        labels.update(&label.unwrap_or(-1).to_le_bytes());
     }
     let classes = source.classes().map_or(String::new(), |classes| format!("{classes:?}"));
     let task = [
         ("encoder", concat!("kuat ", env!("CARGO_PKG_VERSION")).to_string()),
         ("images", source.len().to_string()),
-        ("names of the images", to_hex(names)),
-        ("labels of the images", to_hex(labels)),
+        ("names of the images", to_hex(names.finish())),
+        ("labels of the images", to_hex(labels.finish())),
         ("classes", classes),
         ("size", pair(options.image_size)),
         ("channels", options.channels.to_string()),

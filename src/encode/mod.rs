@@ -18,7 +18,6 @@ mod pipeline;
 mod projection;
 mod quality;
 mod reach;
-mod read_at;
 mod resize;
 mod sample;
 mod search;
@@ -54,6 +53,7 @@ pub use spool::Spool;
 pub use ssim::ssim;
 
 use crate::archive::Archive;
+use crate::data::Data;
 use crate::error::{Error, Result};
 use crate::format::atomic::{AtomicFile, is_same};
 use crate::format::codec::Codec;
@@ -290,7 +290,7 @@ fn recorded(options: &EncodeOptions) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// [`Error::Metadata`] if it tells something that this version does not know.
-pub fn options_of<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<EncodeOptions> {
+pub fn options_of<D: Data>(archive: &Archive<D>) -> Result<EncodeOptions> {
     let g = archive.geometry();
     let defaults = EncodeOptions::default();
     let (codec, patch) = match archive.codec() {
@@ -319,7 +319,7 @@ pub fn options_of<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<EncodeOptions>
     })
 }
 
-fn read_back<D: AsRef<[u8]>, T: FromStr>(archive: &Archive<D>, key: &str, expected: &str) -> Result<Option<T>> {
+fn read_back<D: Data, T: FromStr>(archive: &Archive<D>, key: &str, expected: &str) -> Result<Option<T>> {
     let read = |found: &String| {
         let error = |_| Error::Metadata { key: key.into(), found: found.clone(), expected: expected.into() };
         found.parse().map_err(error)

@@ -1,5 +1,6 @@
 //! The container: a safetensors file. Eight bytes with the header's length, a JSON header, tensors without holes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
@@ -9,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use super::MAX_HEADER_LEN;
+use crate::data::Data;
 use crate::error::{Error, Result};
 
 /// Bytes before the header: its length as a little-endian u64.
@@ -29,15 +31,14 @@ pub(crate) struct TensorInfo {
 pub(crate) struct Container {
     pub metadata: BTreeMap<String, String>,
     pub tensors: BTreeMap<String, TensorInfo>,
-    /// Byte range of the JSON in the file.
-    pub json: Range<usize>,
 }
 
 impl Container {
-    /// Reads and checks the header of a whole file.
-    pub fn parse(file: &[u8]) -> Result<Self> {
+    /// Reads and checks the header of a whole file; also returns its JSON.
+    pub fn parse(file: &dyn Data) -> Result<(Self, Cow<'_, [u8]>)> {
         let found = file.len() as u64;
-        let Some((prefix, rest)) = file.split_first_chunk::<LENGTH_PREFIX>() else {
+        let prefix = file.bytes(0..file.len().min(LENGTH_PREFIX))?;
+        let Some(prefix) = prefix.first_chunk::<LENGTH_PREFIX>() else {
             return Err(Error::Truncated { what: "the header's length", found, expected: LENGTH_PREFIX as u64 });
         };
         let length = u64::from_le_bytes(*prefix);
@@ -46,12 +47,13 @@ impl Container {
         }
         let length = length as usize;
         let json = LENGTH_PREFIX..LENGTH_PREFIX + length;
-        let Some(text) = rest.get(..length) else {
+        if json.end > file.len() {
             return Err(Error::Truncated { what: "the header", found, expected: json.end as u64 });
-        };
-        let raw: RawHeader = serde_json::from_slice(text).map_err(Error::HeaderJson)?;
+        }
+        let text = file.bytes(json.clone())?;
+        let raw: RawHeader = serde_json::from_slice(&text).map_err(Error::HeaderJson)?;
         let tensors = tile(raw.tensors, json.end, file.len())?;
-        Ok(Self { metadata: raw.metadata, tensors, json })
+        Ok((Self { metadata: raw.metadata, tensors }, text))
     }
 }
 

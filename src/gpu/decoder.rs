@@ -10,7 +10,8 @@ use super::device::Device;
 use super::kernels::{Kernels, workgroup_size};
 use super::plan::{Chunk, Image, Kernel, Limits, Pass, Rows, Source, TooSmall, plan};
 use crate::archive::Archive;
-use crate::decode::{Decoder, check_call};
+use crate::data::Data;
+use crate::decode::{Decoder, check_call, slices};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::output::OutputSpec;
@@ -103,7 +104,7 @@ impl GpuDecoder {
     /// # Errors
     /// [`Error::Gpu`] if the device fails, for want of memory for example; [`Error::GpuLimit`] if it cannot hold a
     /// codeword, or not bind all codebooks of layers.
-    pub fn new<D: AsRef<[u8]>>(device: &Device, archive: &Archive<D>) -> Result<Self> {
+    pub fn new<D: Data>(device: &Device, archive: &Archive<D>) -> Result<Self> {
         let raw_limits = device.raw().limits();
         let kernels = Kernels::new(device, Coding::shader(archive.codec()), workgroup_size(&raw_limits))?;
         let limits = Limits {
@@ -164,8 +165,8 @@ impl GpuDecoder {
     ///
     /// # Errors
     /// As [`Decoder::decode_bytes`].
-    pub fn submit(&self, rows: &[&[u8]], spec: &OutputSpec) -> Result<PendingBatch> {
-        self.submit_batch(&Batch::Rows(rows), spec, None)
+    pub fn submit(&self, rows: &[impl AsRef<[u8]>], spec: &OutputSpec) -> Result<PendingBatch> {
+        self.submit_batch(&Batch::Rows(&slices(rows)), spec, None)
     }
 
     /// Hands a batch to the GPU, with the times when its kernels begin and end if asked for.

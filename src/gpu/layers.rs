@@ -78,7 +78,7 @@ impl Layers {
             let (adapter, limit) = (device.description().to_string(), "max_storage_buffer_binding_size");
             return Err(Error::GpuLimit { adapter, limit, found, needed });
         }
-        let (components, bytes) = pack(&archive.books());
+        let (components, bytes) = pack(&archive.books()?);
         let books = device.scope("uploading codebooks", || {
             let books = device.raw().create_buffer(&wgpu::BufferDescriptor {
                 label: Some("books"),

@@ -21,6 +21,7 @@ pub use self::path::CpuPath;
 use self::vq::Vq;
 use super::{Decoder, check_call};
 use crate::archive::Archive;
+use crate::data::Data;
 use crate::error::Result;
 use crate::format::codec::Codec;
 use crate::geometry::Geometry;
@@ -73,12 +74,12 @@ impl CpuDecoder {
     /// the codec "vq" with padding: usually 1.3 times its size, at most 8 times.
     ///
     /// # Errors
-    /// [`Error::OtherCodec`](crate::Error::OtherCodec) for an archive of a codec that it does not decode.
-    pub fn new<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<Self> {
+    /// [`Error::TensorChecksum`](crate::Error::TensorChecksum) if the codebooks are damaged; what the data gives.
+    pub fn new<D: Data>(archive: &Archive<D>) -> Result<Self> {
         let geometry = *archive.geometry();
         let coding = match archive.codec() {
-            Codec::Vq => Coding::Vq(Arc::new(Vq::new(archive.vq()?, &geometry))),
-            Codec::Layers => Coding::Layers(Arc::new(Layers::new(archive.layers()?))),
+            Codec::Vq => Coding::Vq(Arc::new(Vq::new(archive.vq()?, &geometry)?)),
+            Codec::Layers => Coding::Layers(Arc::new(Layers::new(archive.layers()?)?)),
         };
         Ok(Self { geometry, coding, path: CpuPath::best(), converters: Arc::default() })
     }

@@ -12,8 +12,8 @@ pub(super) struct Vq {
 }
 
 impl Vq {
-    pub fn new(archive: VqView) -> Self {
-        Self { index_width: archive.index_width(), codebook: archive.codebook().to_vec() }
+    pub fn new(archive: VqView) -> Result<Self> {
+        Ok(Self { index_width: archive.index_width(), codebook: archive.codebook()?.into_owned() })
     }
 
     pub fn check_rows(&self, g: &Geometry, rows: &[&[u8]]) -> Result<()> {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::pickle::{PROTO, Pickle};
 use super::{Source, starts_with};
 use crate::encode::picture::{Image, ReadOptions};
-use crate::encode::read_at::read_exact_at;
 use crate::error::{Error, Result};
+use crate::read_at::read_exact_at;
 
 const SIDE: u32 = 32;
 /// Values of an image: 32 x 32 of red, then of green, then of blue.

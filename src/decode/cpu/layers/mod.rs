@@ -35,13 +35,13 @@ thread_local! {
 }
 
 impl Layers {
-    pub fn new(archive: LayersView) -> Self {
-        let books = archive.books();
-        Self {
+    pub fn new(archive: LayersView) -> Result<Self> {
+        let books = archive.books()?;
+        Ok(Self {
             shape: archive.shape().clone(),
             luma: Component::new(&books.luma, books::by_quarters, |codeword| codeword),
             chroma: books.chroma.as_ref().map(|chroma| Component::new(chroma, |codeword| codeword, books::by_parity)),
-        }
+        })
     }
 
     pub fn check_rows(&self, records: &[&[u8]]) -> Result<()> {
