@@ -3,7 +3,6 @@ and the archive that was there stay as they are, and nothing half written is lef
 
 import csv
 import os
-import resource
 import shutil
 import signal
 import stat
@@ -21,6 +20,7 @@ from PIL import Image
 
 import kuat
 
+resource = pytest.importorskip("resource")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="file systems of Unix")
 KUAT = Path(__file__).parent.parent / "target/release/kuat"
 ENCODE = ["--threads", "2", "encode", "photos", "--size", "32", "--patch", "2", "--codebook", "500"]

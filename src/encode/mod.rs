@@ -30,7 +30,6 @@ mod ssim;
 mod tree;
 mod vq;
 
-use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;

@@ -141,7 +141,8 @@ class Reader:
         self.check([sample], self.archive.decode(sample)[None], {}, "cpu")
 
     def opened(self):
-        with kuat.KuatArchive(self.now.path) as archive:
+        check, access = self.rng.choice(("open", "read", "never")), self.rng.choice(("map", "read"))
+        with kuat.KuatArchive(self.now.path, check=check, access=access) as archive:
             self.batch(archive)
 
     def columns(self):
