@@ -115,6 +115,26 @@ overhead: build ## Measure the Python package beside the Rust decoder it calls (
 	@scripts/venv.sh ./python
 	target/venv/bin/python benches/overhead.py "$(ARCHIVE)"
 
+# Runs of minutes to hours, no part of `make test`: N and SECONDS say how long.
+LONG := . scripts/environment.sh && target/venv/bin/python tests/long
+
+.PHONY: kills
+kills: build long-setup ## Kill encodings at random moments; what is left must be whole or nothing (N=500)
+	$(LONG)/kills.py --kills $(or $(N),500)
+
+.PHONY: soak
+soak: build long-setup ## Read from threads and forked workers for long, each batch checked, memory watched (SECONDS=600)
+	$(LONG)/soak.py --seconds $(or $(SECONDS),600)
+
+.PHONY: mutations
+mutations: build long-setup ## Read damaged and forged archives, through Python and the command (N=10000)
+	$(LONG)/mutations.py --number $(or $(N),10000)
+
+.PHONY: long-setup
+long-setup:
+	@scripts/vulkan.sh
+	@scripts/venv.sh -r tests/requirements.txt ./python
+
 .PHONY: lint
 lint: ## Check format and lints, with every set of features
 	$(CARGO) fmt --all --check

@@ -9,10 +9,10 @@ use image::{ExtendedColorType, ImageEncoder};
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::Report;
 use super::npy;
 use super::samples::Samples;
 use super::terminal::Terminal;
+use super::{Report, not_over};
 use crate::archive::{Archive, OpenOptions};
 use crate::backend::Backend;
 use crate::data::Access;
@@ -85,6 +85,7 @@ fn normalization(text: &str) -> Result<Normalize, String> {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<Report> {
+        not_over(&self.archive, &self.out)?;
         let archive = Archive::open_with(&self.archive, &OpenOptions { access: self.access, ..Default::default() })?;
         let mut samples = self.samples.numbers(archive.samples())?;
         let OutputArguments { dtype, layout, normalize } = self.output;
@@ -125,8 +126,8 @@ impl Arguments {
         text.extend(lines);
         let shape = layout.shape(archive.geometry(), samples.len());
         let json = json!({
-            "archive": self.archive,
-            "out": self.out,
+            "archive": self.archive.display().to_string(),
+            "out": self.out.display().to_string(),
             "device": device,
             "samples": samples.len(),
             "dtype": dtype.name(),

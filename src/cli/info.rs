@@ -77,7 +77,7 @@ impl Arguments {
 
         let mut json = serde_json::to_value(&info).context("the description as JSON")?;
         json["ledger"] = json!(ledger);
-        json["archive"] = json!(self.archive);
+        json["archive"] = json!(self.archive.display().to_string());
         Ok(Report::new(text, json, self.json))
     }
 }

@@ -15,10 +15,12 @@ mod verify;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
 use crate::error::{Error, one_line};
+use crate::format::atomic::is_same;
 
 /// Exit status of a verification that found damage.
 const DAMAGED: u8 = 1;
@@ -146,6 +148,14 @@ fn as_json(value: &serde_json::Value) -> String {
     let mut text: String = format!("{value:#}").chars().map(escaped).collect();
     text.push('\n');
     text
+}
+
+/// Sees to it that what is read is not replaced by what is made of it.
+fn not_over(input: &Path, output: &Path) -> anyhow::Result<()> {
+    if is_same(input, output) {
+        anyhow::bail!("the output {} is the archive that is read; write to another file", output.display());
+    }
+    Ok(())
 }
 
 /// Writes to standard output. A reader that has gone away, as `head` does, is no error.

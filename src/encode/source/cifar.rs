@@ -144,6 +144,10 @@ impl Source for Cifar {
         Image::new(SIDE, SIDE, 3, pixels, options.channels)
     }
 
+    fn files(&self) -> Box<dyn Iterator<Item = PathBuf> + '_> {
+        Box::new(self.batches.iter().map(|batch| batch.path.clone()))
+    }
+
     fn has_labels(&self) -> bool {
         true
     }

@@ -120,6 +120,10 @@ impl Source for TarShards {
         Image::decode_bytes(&self.bytes(sample.shard, sample.image)?, &name, options)
     }
 
+    fn files(&self) -> Box<dyn Iterator<Item = PathBuf> + '_> {
+        Box::new(self.shards.iter().cloned())
+    }
+
     fn has_labels(&self) -> bool {
         self.labels.numbers.is_some()
     }
