@@ -135,9 +135,33 @@ long-setup:
 	@scripts/vulkan.sh
 	@scripts/venv.sh -r tests/requirements.txt ./python
 
+# `make fuzz SECONDS=600 TARGETS="open decode"` takes longer over fewer.
+TARGETS ?=
+
+.PHONY: fuzz
+fuzz: ## Fuzz what reads files and what decodes them, a minute each (SECONDS=600, TARGETS="open decode")
+	@tests/long/fuzz.sh "$(or $(SECONDS),60)" $(TARGETS)
+
+.PHONY: sanitize
+sanitize: ## Run tests under AddressSanitizer and ThreadSanitizer, and the Python package's under AddressSanitizer
+	@tests/long/sanitize.sh address
+	@tests/long/sanitize.sh thread
+	@tests/long/sanitize.sh python
+
+.PHONY: valgrind
+valgrind: ## Run tests and the Python package under valgrind's memcheck, and tests under DRD
+	@tests/long/valgrind.sh memcheck
+	@tests/long/valgrind.sh drd
+	@tests/long/valgrind.sh python
+
+.PHONY: deny
+deny: ## Check the dependencies: licences, sources, duplicates, and advisories where they can be fetched
+	@tests/long/deny.sh
+
 .PHONY: lint
 lint: ## Check format and lints, with every set of features
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy $(RELEASE) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(RELEASE) --no-default-features -- -D warnings
 	$(CARGO) clippy $(RELEASE) --no-default-features --features encode -- -D warnings
@@ -153,6 +177,7 @@ docs: ## Build the library's documentation
 .PHONY: format
 format: ## Format the code
 	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 	@scripts/venv.sh ruff
 	target/venv/bin/ruff format
 	target/venv/bin/ruff check --fix

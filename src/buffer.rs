@@ -41,7 +41,7 @@ impl AlignedBytes {
     }
 
     /// As [`zeroed`](Self::zeroed); where memory is short that is an error, and not the end of the process.
-    fn try_zeroed(len: usize) -> Result<Self> {
+    pub fn try_zeroed(len: usize) -> Result<Self> {
         let len = len.checked_next_multiple_of(LINE).ok_or(Error::OutOfMemory { bytes: len })?;
         if len >= HUGE
             && let Ok(pages) = MmapMut::map_anon(len)

@@ -172,9 +172,9 @@ pub struct OutputSpec {
 }
 
 impl OutputSpec {
-    /// Bytes of a batch.
+    /// Bytes of a batch; the largest number, which no buffer has, if they are more than a `usize` counts.
     pub fn batch_len(&self, geometry: &Geometry, batch: usize) -> usize {
-        geometry.image_len() * self.dtype.size() * batch
+        (geometry.image_len() * self.dtype.size()).saturating_mul(batch)
     }
 
     /// The float that stands for a byte of a channel: the definition that every backend follows.
@@ -289,6 +289,14 @@ mod tests {
             assert!((spec.value(0, channel) - black).abs() < 1e-6);
             assert!((spec.value(255, channel) - white).abs() < 1e-6);
         }
+    }
+
+    #[test]
+    fn batches_that_nobody_can_hold_are_counted_without_overflow() {
+        let geometry = Geometry::new((65_535, 65_535), 4, (1, 1)).expect("valid");
+        let spec = OutputSpec { dtype: Dtype::F32, ..Default::default() };
+        assert_eq!(spec.batch_len(&geometry, 2), 2 * 4 * 17_179_344_900);
+        assert_eq!(spec.batch_len(&geometry, usize::MAX / 1000), usize::MAX);
     }
 
     #[test]

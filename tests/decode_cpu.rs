@@ -37,9 +37,14 @@ fn the_oracle_places_every_pixel_where_it_belongs() {
     assert!((floats[4] - -1.965_686_3).abs() < 1e-6 && (floats[17] - -1.455_860_6).abs() < 1e-6);
 }
 
+/// Whether a case is small enough for Miri, which takes some hundred times as long for everything.
+fn in_time(image: (u32, u32), codewords: usize) -> bool {
+    !cfg!(miri) || image.0 * image.1 <= 400 && codewords <= 300
+}
+
 #[test]
 fn the_cpu_equals_the_oracle_bit_for_bit_in_every_case() {
-    for case in CASES {
+    for case in CASES.iter().filter(|case| in_time(case.image, case.codewords)) {
         let archive = case.archive();
         let naive = NaiveDecoder::new(&archive).expect("decoder");
         // Repeated and in reverse.
@@ -61,6 +66,7 @@ fn the_cpu_equals_the_oracle_bit_for_bit_in_every_case() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes hours")]
 fn large_batches_are_the_same_wherever_they_go() {
     // Batches beyond the size from which stores bypass the caches, to memory that begins at a cache line, or anywhere;
     // one of the codebooks is larger than the caches near a core.
@@ -97,7 +103,7 @@ fn large_batches_are_the_same_wherever_they_go() {
 
 #[test]
 fn layers_equal_the_oracle_bit_for_bit_in_every_case() {
-    for case in LAYERS_CASES {
+    for case in LAYERS_CASES.iter().filter(|case| in_time(case.image, case.codewords)) {
         let (geometry, mut random) = (case.geometry(), Random::new(case.codewords as u64));
         let books = books(&mut random, case.channels == 3, case.index_bits, case.codewords);
         let archive = layered(geometry, books.clone(), &[record(&mut random, &books, &geometry)]);
@@ -121,6 +127,7 @@ fn layers_equal_the_oracle_bit_for_bit_in_every_case() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes hours")]
 fn large_batches_of_layers_are_the_same_wherever_they_go() {
     for (image, channels) in [((224, 224), 3), ((224, 104), 3), ((99, 67), 3), ((99, 67), 1)] {
         let case = LayersCase { image, channels, index_bits: 12, codewords: 4096, samples: 3 };
@@ -150,7 +157,7 @@ fn large_batches_of_layers_are_the_same_wherever_they_go() {
 
 #[test]
 fn records_that_are_cut_or_too_long_are_refused_and_nothing_is_written() {
-    for case in LAYERS_CASES {
+    for case in LAYERS_CASES.iter().filter(|case| in_time(case.image, case.codewords)) {
         let archive = case.archive();
         let spec = OutputSpec::default();
         let row = archive.row(0).expect("there");
@@ -180,6 +187,7 @@ fn records_that_are_cut_or_too_long_are_refused_and_nothing_is_written() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes hours")]
 fn constants_that_round_unevenly_are_exact() {
     let archive = CASES[0].archive();
     let naive = NaiveDecoder::new(&archive).expect("decoder");
@@ -205,6 +213,31 @@ fn constants_that_round_unevenly_are_exact() {
             }
         }
     }
+}
+
+/// The limit is the process's, so the test starts itself once more.
+#[cfg(target_os = "linux")]
+#[test]
+#[cfg_attr(miri, ignore = "starts a process")]
+fn a_codebook_that_memory_does_not_hold_is_an_error() {
+    if let Some(path) = std::env::var_os("KUAT_TEST_LITTLE_MEMORY") {
+        let archive = kuat::Archive::open(path).expect("an archive");
+        assert!(matches!(CpuDecoder::new(&archive), Err(Error::OutOfMemory { .. })));
+        return;
+    }
+    // 32 MiB of codewords, which take eight times as much once they are padded.
+    let geometry = Geometry::new((1, 1), 1, (1, 1)).expect("valid");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("large.qvq");
+    let writer = kuat::ArchiveWriter::create(&path, ArchiveSpec::new(geometry, vec![0; 1 << 25])).expect("a writer");
+    writer.finish_file(None).expect("written");
+    let child = std::process::Command::new("sh")
+        .args(["-c", "ulimit -v 260000 && exec \"$0\" --exact a_codebook_that_memory_does_not_hold_is_an_error"])
+        .arg(std::env::current_exe().expect("this test"))
+        .env("KUAT_TEST_LITTLE_MEMORY", &path)
+        .status()
+        .expect("a shell");
+    assert!(child.success());
 }
 
 #[test]

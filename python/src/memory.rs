@@ -68,8 +68,8 @@ pub(crate) struct Memory {
     pub element: ElementType,
 }
 
-// SAFETY: the memory at `start` is the buffer's, which is Send and Sync; nothing here reads or writes it once it is
-// shared. That Python's threads may do so at the same time is their affair, as with any array.
+// SAFETY: the memory at `start` is the buffer's, which is Send and Sync. Nothing here writes it once it is shared, and only
+// `copied` reads it, as plain bytes. That Python's threads may write at the same time is their affair, as with any array.
 unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}

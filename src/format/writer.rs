@@ -618,7 +618,7 @@ fn move_bytes(stream: &mut (impl Read + Write + Seek), from: u64, to: u64, len: 
     if from == to {
         return Ok(());
     }
-    let mut block = vec![0; 8 << 20];
+    let mut block = vec![0; len.min(8 << 20) as usize];
     let mut moved = 0;
     while moved < len {
         let size = (len - moved).min(block.len() as u64);

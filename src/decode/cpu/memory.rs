@@ -18,10 +18,11 @@ pub(super) const CAN_STREAM: bool = cfg!(target_arch = "x86_64");
 
 /// Outputs of this size and more are streamed by the codec "vq". Between two measurements on a machine with 32 MiB of shared
 /// cache: at 5 MB streaming cost a quarter of the speed, at 38 MB it gained a fifth.
-pub(super) const STREAM: usize = 16 << 20;
+/// A fuzzer's batches are small.
+pub(super) const STREAM: usize = if cfg!(fuzzing) { 4 << 10 } else { 16 << 20 };
 /// Those of the codec "layers", whose codebooks want the caches for themselves: at 10 MB streaming gained a fifth, at 2 MB it
 /// cost a twelfth.
-pub(super) const STREAM_LAYERS: usize = 6 << 20;
+pub(super) const STREAM_LAYERS: usize = if cfg!(fuzzing) { 4 << 10 } else { 6 << 20 };
 
 /// Copies bytes with stores that bypass the caches, where the processor has them.
 #[cfg(target_arch = "x86_64")]

@@ -76,7 +76,8 @@ impl CpuDecoder {
     /// the codec "vq" with padding: usually 1.3 times its size, at most 8 times.
     ///
     /// # Errors
-    /// [`Error::TensorChecksum`](crate::Error::TensorChecksum) if the codebooks are damaged; what the data gives.
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory); [`Error::TensorChecksum`](crate::Error::TensorChecksum) if the
+    /// codebooks are damaged; what the data gives.
     pub fn new<D: Data>(archive: &Archive<D>) -> Result<Self> {
         let geometry = *archive.geometry();
         let coding = match archive.codec() {
@@ -154,8 +155,8 @@ impl Decoder for CpuDecoder {
 /// Decodes each image of a batch, by number, on as many threads as pay.
 fn spread(output: &mut [u8], image_len: usize, decode: impl Fn(usize, &mut [u8]) + Sync) {
     if output.len() < SHARED.max(2 * image_len) || rayon::current_num_threads() == 1 {
+        let _until_all_is_stored = memory::Streaming;
         output.chunks_exact_mut(image_len).enumerate().for_each(|(i, image)| decode(i, image));
-        memory::finish_streaming();
         return;
     }
     let images = output.par_chunks_exact_mut(image_len).enumerate();

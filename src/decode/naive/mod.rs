@@ -33,7 +33,8 @@ impl NaiveDecoder {
     /// A decoder for the rows of this archive.
     ///
     /// # Errors
-    /// [`Error::TensorChecksum`](crate::Error::TensorChecksum) if the codebooks are damaged; what the data gives.
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory); [`Error::TensorChecksum`](crate::Error::TensorChecksum) if the
+    /// codebooks are damaged; what the data gives.
     pub fn new<D: Data>(archive: &Archive<D>) -> Result<Self> {
         let coding = match archive.codec() {
             Codec::Vq => Coding::Vq(Vq::new(archive.vq()?)?),

@@ -13,7 +13,11 @@ pub(super) struct Vq {
 
 impl Vq {
     pub fn new(archive: VqView) -> Result<Self> {
-        Ok(Self { index_width: archive.index_width(), codebook: archive.codebook()?.into_owned() })
+        let stored = archive.codebook()?;
+        let mut codebook = Vec::new();
+        crate::decode::resize(&mut codebook, stored.len())?;
+        codebook.copy_from_slice(&stored);
+        Ok(Self { index_width: archive.index_width(), codebook })
     }
 
     pub fn check_rows(&self, g: &Geometry, rows: &[&[u8]]) -> Result<()> {

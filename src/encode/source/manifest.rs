@@ -1,7 +1,7 @@
 //! Lists of images.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 const PATHS: [&str; 5] = ["path", "image", "file", "filename", "file_name"];
 const LABELS: [&str; 1] = ["label"];
 const CAPTIONS: [&str; 2] = ["caption", "text"];
+
+/// The most bytes of a line of JSON, which takes many times as much memory while it is read.
+const MAX_LINE: u64 = 16 << 20;
 
 /// A list of image files: `.csv` or `.tsv` with a line of column names, or a JSON object a line (`.jsonl`, `.ndjson`).
 ///
@@ -126,9 +129,18 @@ impl Lines<'_> {
         }
     }
 
-    fn read_json(&mut self, file: impl BufRead) -> Result<()> {
-        for (line, text) in (1..).zip(file.split(b'\n')) {
-            let text = text.map_err(Error::io("read", self.path))?;
+    fn read_json(&mut self, mut file: impl BufRead) -> Result<()> {
+        let mut text = Vec::new();
+        for line in 1.. {
+            text.clear();
+            let read = file.by_ref().take(MAX_LINE + 1).read_until(b'\n', &mut text);
+            let len = read.map_err(Error::io("read", self.path))?;
+            if len == 0 {
+                break;
+            }
+            if len as u64 > MAX_LINE {
+                return Err(self.error(line, format!("more than {MAX_LINE} bytes"), "a shorter line"));
+            }
             // A byte order mark, as some editors write it.
             let text = if line == 1 { text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&text) } else { &text };
             if text.trim_ascii().is_empty() {
@@ -273,6 +285,10 @@ mod tests {
             let error = open(&path).err().expect("an error");
             assert!(matches!(error, Error::Listing { .. }) && error.to_string().contains(place), "{error}");
         }
+        let (_folder, path) =
+            written("a.jsonl", [&b"{\"path\":\"a\"}\n"[..], &vec![b' '; MAX_LINE as usize + 1]].concat());
+        let error = open(&path).err().expect("an error");
+        assert!(error.to_string().contains("a.jsonl, line 2: more than 16777216 bytes"), "{error}");
         for (name, text) in [("a.csv", ""), ("a.csv", "path\n"), ("a.jsonl", ""), ("a.jsonl", "\n\n")] {
             let (_folder, path) = written(name, text);
             assert!(open(&path).is_err(), "{name} {text:?}");

@@ -10,8 +10,8 @@ use std::ops::Range;
 /// The first byte of a pickle of protocol 2 and later.
 pub(super) const PROTO: u8 = 0x80;
 
-/// The most opcodes; the larger of CIFAR's files has some 300,000.
-const MAX_STEPS: usize = 1 << 22;
+/// The most opcodes, each of which may take some 100 bytes of memory; the larger of CIFAR's files has some 300,000.
+const MAX_STEPS: usize = 1 << 20;
 
 /// A dictionary that was pickled.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! Shards of samples in tar files.
 
+use std::cell::Cell;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use ::tar::{Archive, EntryType};
@@ -15,6 +16,8 @@ use crate::read_at::read_exact_at;
 
 /// The most bytes of a label, a caption or a sample's JSON.
 const MAX_TEXT: u64 = 16 << 20;
+/// The most bytes of a long name and of an extended header together.
+const MAX_NAME: u64 = 1 << 20;
 /// The most shards that a pattern may stand for.
 const MAX_SHARDS: u64 = 1_000_000;
 
@@ -154,6 +157,32 @@ impl Source for TarShards {
     }
 }
 
+/// A shard of which no more is read than is left: the `tar` crate keeps long names and extended headers in memory, however
+/// long they are.
+struct Sparing<'a> {
+    file: File,
+    left: &'a Cell<u64>,
+}
+
+impl Read for Sparing<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.get();
+        if left == 0 && !bytes.is_empty() {
+            return Err(io::Error::other(format!("a name or an extended header of more than {MAX_NAME} bytes")));
+        }
+        let most = bytes.len().min(left as usize);
+        let read = self.file.read(&mut bytes[..most])?;
+        self.left.set(left - read as u64);
+        Ok(read)
+    }
+}
+
+impl Seek for Sparing<'_> {
+    fn seek(&mut self, place: SeekFrom) -> io::Result<u64> {
+        self.file.seek(place)
+    }
+}
+
 /// What was found so far.
 #[derive(Default)]
 struct Index {
@@ -182,10 +211,13 @@ impl Index {
         let broken = |error: std::io::Error| listing(shard.display(), format!("no tar file ({error})"), "a tar file");
         let file = File::open(shard).map_err(Error::io("open", shard))?;
         let len = file.metadata().map_err(Error::io("read", shard))?.len();
-        let mut archive = Archive::new(file);
+        let left = Cell::new(MAX_NAME);
+        let mut archive = Archive::new(Sparing { file, left: &left });
+        let mut entries = archive.entries_with_seek().map_err(broken)?;
         let mut pending: Option<Pending> = None;
-        for entry in archive.entries_with_seek().map_err(broken)? {
+        while let Some(entry) = entries.next() {
             let mut entry = entry.map_err(broken)?;
+            left.set(MAX_NAME);
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let kind = entry.header().entry_type();
             let Some((key, extension)) = split(&name) else { continue };
@@ -221,7 +253,9 @@ impl Index {
                 return Err(wrong(&format!("{size} bytes"), &format!("{MAX_TEXT} at most")));
             }
             let mut bytes = Vec::new();
+            left.set(size.into());
             entry.read_to_end(&mut bytes).map_err(Error::io("read", shard))?;
+            left.set(MAX_NAME);
             match extension.as_str() {
                 "cls" => {
                     let class = text(bytes).map_err(|()| wrong("other bytes", "UTF-8"))?;
@@ -505,6 +539,29 @@ mod tests {
         assert!(
             matches!(open(folder.path().join("s-{0..1}.tar")), Err(Error::Io { path, .. }) if path.ends_with("s-0.tar"))
         );
+    }
+
+    #[test]
+    fn names_and_extended_headers_of_megabytes_are_refused() {
+        for (kind, name) in [(EntryType::GNULongName, "././@LongLink"), (EntryType::XHeader, "././@PaxHeader")] {
+            let member = |len: usize| {
+                let mut header = ::tar::Header::new_gnu();
+                header.set_entry_type(kind);
+                header.set_size(len as u64);
+                let mut builder = ::tar::Builder::new(Vec::new());
+                builder.append_data(&mut header, name, &vec![b'a'; len][..]).expect("append");
+                let rest = shard(&[("0.png", &png(1))]);
+                // Without the blocks of zeros that end a shard.
+                [&builder.into_inner().expect("finish")[..512 + len], &rest].concat()
+            };
+            let folder = folder_of(&[("s.tar", member(2 << 20))]);
+            match open(folder.path()) {
+                Err(Error::Listing { found, .. }) => assert!(found.contains("more than 1048576 bytes"), "{found}"),
+                other => unreachable!("{:?}", other.err()),
+            }
+            let folder = folder_of(&[("s.tar", member(1 << 19))]);
+            assert!(!matches!(open(folder.path()), Err(Error::Listing { found, .. }) if found.contains("more than")));
+        }
     }
 
     #[test]

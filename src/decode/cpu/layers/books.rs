@@ -2,6 +2,7 @@
 
 use super::memory;
 use crate::buffer::AlignedBytes;
+use crate::error::Result;
 use crate::format::books::{self, Cover, MODES};
 
 /// The codebooks of a component, of codewords of `BLOCK` values for a block and of `QUARTER` for a quarter, one behind
@@ -31,16 +32,19 @@ pub(super) struct Stage<const LEN: usize> {
 
 impl<const BLOCK: usize, const QUARTER: usize> Component<BLOCK, QUARTER> {
     /// Copies the codebooks, the values of codewords in another order: those for blocks, and those for quarters.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn new(
         component: &books::Component<Vec<i8>>,
         block_order: impl Fn([i8; BLOCK]) -> [i8; BLOCK],
         quarter_order: impl Fn([i8; QUARTER]) -> [i8; QUARTER],
-    ) -> Self {
+    ) -> Result<Self> {
         let mut starts = vec![0];
         for book in &component.books {
             starts.push(starts[starts.len() - 1] + book.codewords.len().next_multiple_of(64));
         }
-        let mut bytes = AlignedBytes::zeroed(starts[component.books.len()]);
+        let mut bytes = AlignedBytes::try_zeroed(starts[component.books.len()])?;
         for (book, &start) in component.books.iter().zip(&starts) {
             let codewords: &mut [i8] = bytemuck::cast_slice_mut(&mut bytes.as_mut_slice()[start..]);
             let codewords = &mut codewords[..book.codewords.len()];
@@ -64,7 +68,7 @@ impl<const BLOCK: usize, const QUARTER: usize> Component<BLOCK, QUARTER> {
             }
         };
         // A block has 31 indices at most.
-        Self { bytes, modes: std::array::from_fn(mode), lens: component.lens().map(|len| len as u8) }
+        Ok(Self { bytes, modes: std::array::from_fn(mode), lens: component.lens().map(|len| len as u8) })
     }
 
     /// What the blocks of a mode are the sum of.

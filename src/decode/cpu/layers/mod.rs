@@ -37,10 +37,11 @@ thread_local! {
 impl Layers {
     pub fn new(archive: LayersView) -> Result<Self> {
         let books = archive.books()?;
+        let chroma = books.chroma.as_ref().map(|chroma| Component::new(chroma, |codeword| codeword, books::by_parity));
         Ok(Self {
             shape: archive.shape().clone(),
-            luma: Component::new(&books.luma, books::by_quarters, |codeword| codeword),
-            chroma: books.chroma.as_ref().map(|chroma| Component::new(chroma, |codeword| codeword, books::by_parity)),
+            luma: Component::new(&books.luma, books::by_quarters, |codeword| codeword)?,
+            chroma: chroma.transpose()?,
         })
     }
 

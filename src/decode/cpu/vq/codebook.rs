@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::image::Kernels;
 use super::memory;
 use crate::buffer::AlignedBytes;
+use crate::error::Result;
 use crate::format::index::IndexWidth;
 use crate::geometry::Geometry;
 
@@ -12,8 +13,9 @@ use crate::geometry::Geometry;
 /// it by the load itself.
 const UNIT: usize = 8;
 
-/// Beyond so many bytes codewords are asked for ahead of their use; below, asking costs more than it saves.
-const FAR: usize = 2 << 20;
+/// Beyond so many bytes codewords are asked for ahead of their use; below, asking costs more than it saves. A fuzzer's
+/// codebooks are small.
+const FAR: usize = if cfg!(fuzzing) { 4 << 10 } else { 2 << 20 };
 
 /// Codewords with every patch row padded to a power of two, so that it is copied by one wide load and one wide store,
 /// which may run over into the next patch before that is written.
@@ -27,11 +29,14 @@ pub(super) struct Codebook {
 
 impl Codebook {
     /// Copies codewords that follow one another, with padding.
-    pub fn new(codewords: &[u8], geometry: &Geometry) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub fn new(codewords: &[u8], geometry: &Geometry) -> Result<Self> {
         let row_len = geometry.patch_row_len();
         let row_stride = row_len.next_power_of_two().max(UNIT);
         let rows = codewords.len() / row_len;
-        let mut bytes = AlignedBytes::zeroed(rows * row_stride);
+        let mut bytes = AlignedBytes::try_zeroed(rows * row_stride)?;
         bytes
             .as_mut_slice()
             .par_chunks_exact_mut(row_stride)
@@ -39,7 +44,7 @@ impl Codebook {
             .with_min_len(1 << 14)
             .for_each(|(padded, row)| padded[..row_len].copy_from_slice(row));
         let patch_height = geometry.patch_height();
-        Self { bytes, row_len, row_stride, patch_height, codewords: rows / patch_height }
+        Ok(Self { bytes, row_len, row_stride, patch_height, codewords: rows / patch_height })
     }
 
     /// Bytes of a patch row.

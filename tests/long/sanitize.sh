@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# sanitize.sh address|thread|python: the tests under AddressSanitizer or ThreadSanitizer, or those of the Python package
+# under AddressSanitizer. Debug assertions and checks of overflow are on.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. scripts/unstable.sh
+
+host=$(rustc -vV | sed -n 's/^host: //p')
+export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true CARGO_PROFILE_RELEASE_DEBUG=1
+
+# A target says that build scripts and macros, which the compiler itself loads, are built without the flags.
+tests() {
+    cargo test --release --target "$host" --target-dir "target/sanitize/$1" --no-default-features --features encode \
+        --lib --test archive --test corruption --test decode_cpu -- "${@:2}"
+}
+
+case ${1-} in
+address)
+    # The test that limits the memory of a process leaves no room for the sanitizer's.
+    RUSTFLAGS="-Zsanitizer=address" tests address --skip a_codebook_that_memory_does_not_hold_is_an_error
+    ;;
+thread)
+    # The standard library was not built for it: accesses within it are not seen, only those of code that is generic and
+    # so compiled with ours.
+    RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" tests thread \
+        --skip a_codebook_that_memory_does_not_hold_is_an_error
+    ;;
+python)
+    scripts/venv.sh numpy pillow pytest safetensors tqdm
+    RUSTFLAGS="-Zsanitizer=address" PYO3_PYTHON="$PWD/target/venv/bin/python" \
+        cargo build --release --package kuat-python --target "$host" --target-dir target/sanitize/address
+    package=target/sanitize/python
+    rm -rf "$package" && mkdir -p "$package"
+    cp -r python/kuat "$package"
+    cp "target/sanitize/address/$host/release/lib_kuat.so" "$package/kuat/_kuat.abi3.so"
+    # The interpreter was not built for it, so the sanitizer comes from the C compiler, before everything else; what
+    # Python itself leaves behind at its end is no leak of ours.
+    LD_PRELOAD=$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+        PYTHONPATH="$package" KUAT_TEST_WITHOUT_GPU=1 KUAT_TEST_WITHOUT_JAX=1 KUAT_TEST_WITHOUT_TORCH=1 \
+        target/venv/bin/python -m pytest -p no:cacheprovider python/tests/test_archive.py python/tests/test_batch.py \
+        python/tests/test_dataset.py python/tests/test_process.py python/tests/test_command.py \
+        python/tests/test_encode.py
+    ;;
+*)
+    echo "which sanitizer: address, thread or python" >&2
+    exit 2
+    ;;
+esac
