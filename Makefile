@@ -43,6 +43,13 @@ test: setup ## Set up and run every test
 	. scripts/environment.sh && unset WGPU_BACKEND && target/venv-torch/bin/python -m pytest \
 		python/tests/test_torch.py python/tests/test_readme.py python/tests/test_encode.py
 
+.PHONY: validation
+validation: ## Run the GPU tests under Vulkan's validation layer (TARGETS="decode_gpu python"); ten minutes
+	@scripts/vulkan.sh
+	@scripts/adapters.sh
+	@scripts/venv.sh -r tests/requirements.txt ./python
+	tests/long/validation.sh $(TARGETS)
+
 .PHONY: wheel
 wheel: ## Build the Python package, target/wheels/kuat-*.whl, for every Python from 3.9 on
 	@scripts/venv.sh "maturin[zig]>=1.9,<2"
@@ -107,6 +114,26 @@ overhead: build ## Measure the Python package beside the Rust decoder it calls (
 	$(CARGO) build $(RELEASE) --example throughput
 	@scripts/venv.sh ./python
 	target/venv/bin/python benches/overhead.py "$(ARCHIVE)"
+
+# Runs of minutes to hours, no part of `make test`: N and SECONDS say how long.
+LONG := . scripts/environment.sh && target/venv/bin/python tests/long
+
+.PHONY: kills
+kills: build long-setup ## Kill encodings at random moments; what is left must be whole or nothing (N=500)
+	$(LONG)/kills.py --kills $(or $(N),500)
+
+.PHONY: soak
+soak: build long-setup ## Read from threads and forked workers for long, each batch checked, memory watched (SECONDS=600)
+	$(LONG)/soak.py --seconds $(or $(SECONDS),600)
+
+.PHONY: mutations
+mutations: build long-setup ## Read damaged and forged archives, through Python and the command (N=10000)
+	$(LONG)/mutations.py --number $(or $(N),10000)
+
+.PHONY: long-setup
+long-setup:
+	@scripts/vulkan.sh
+	@scripts/venv.sh -r tests/requirements.txt ./python
 
 # `make fuzz SECONDS=600 TARGETS="open decode"` takes longer over fewer.
 TARGETS ?=

@@ -1,6 +1,6 @@
 //! `cargo bench --bench archive -- [--only TABLE]`: opening archives of any size, and random samples that are not in
 //! memory, a line of JSON per measurement. Linux only. Writes 4 GB, one file after the other, to the target folder.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod measure;
 
@@ -9,13 +9,18 @@ use std::hint::black_box;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Instant;
 
-use kuat::{Archive, ArchiveSpec, ArchiveWriter, BufferPool, CpuDecoder, Decoder, Geometry, OutputSpec, SampleInfo};
-use measure::{ROUNDS, median, scattered};
+use kuat::{
+    Access, Archive, ArchiveSpec, ArchiveWriter, BufferPool, Check, CpuDecoder, Decoder, Geometry, OpenOptions,
+    OutputSpec, SampleInfo,
+};
+use measure::{ROUNDS, Work, in_turns, median, scattered};
 use memmap2::{Advice, Mmap};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+use rayon::prelude::*;
 use serde_json::json;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -24,6 +29,9 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 const SAMPLES: [u64; 6] = [1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
 /// Timed openings, and archives held open at the same time.
 const OPENINGS: usize = 64;
+
+/// Samples of the archives whose rows are compared with their checksums: more than caches hold.
+const CHECKED: usize = 4096;
 
 const BATCH: usize = 64;
 /// Samples that are read, once each.
@@ -47,7 +55,7 @@ fn main() -> Result<()> {
     }
     // Not the folder for temporary files, which is in memory on many systems.
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-    let tables: [(&str, Table); 2] = [("open", open), ("cold", cold)];
+    let tables: [(&str, Table); 3] = [("open", open), ("check", check), ("cold", cold)];
     for (name, table) in tables {
         if only.as_deref().is_none_or(|only| only == name) {
             eprintln!("measuring {name}");
@@ -131,6 +139,75 @@ fn number_after(text: &str, name: &str) -> Result<u64> {
     Ok(number.ok_or_else(|| format!("no {name} in {text}"))?.parse()?)
 }
 
+/// What it costs to compare checksums and to read rather than map, in memory: decoding of random batches to bytes beside
+/// doing so unchecked and mapped; and comparing alone beside adding up the words of the same rows, which reads no less.
+fn check(folder: &Path) -> Result<()> {
+    let path = folder.join("check.qvq");
+    for patch in [4, 2] {
+        random_archive(&path, Geometry::new((224, 224), 3, (patch, patch))?, CHECKED)?;
+        let open = |access, check| Archive::open_with(&path, &OpenOptions { access, check });
+        let plain = open(Access::Map, Check::Never)?;
+        let checked = open(Access::Map, Check::Read)?;
+        let read = open(Access::Read, Check::Read)?;
+        let decoder = CpuDecoder::new(&plain)?;
+        let spec = OutputSpec::default();
+        for (threads, batch) in [(1, 64), (1, 512), (2, 64), (2, 512)] {
+            let order: Vec<usize> = scattered(CHECKED).take(CHECKED / batch * batch).collect();
+            let image = spec.batch_len(plain.geometry(), 1);
+            let pixels = Mutex::new(BufferPool::default().take(image * batch)?);
+            let decode = |archive: &Archive| {
+                let mut pixels = pixels.lock().expect("one at a time");
+                for batch in order.chunks(batch) {
+                    let rows = archive.rows(batch.iter().copied()).expect("intact");
+                    decoder.decode_bytes(&rows.slices(), &spec, &mut pixels).expect("decoded");
+                }
+            };
+            let compare = || {
+                order.chunks(batch).for_each(|batch| {
+                    black_box(checked.rows(batch.iter().copied()).expect("intact"));
+                })
+            };
+            let add_up = || {
+                order.chunks(batch).for_each(|batch| {
+                    let rows = plain.rows(batch.iter().copied()).expect("there");
+                    black_box(rows.par_iter().with_min_len(batch.len() / 8).map(|row| sum(row)).sum::<u64>());
+                })
+            };
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+            let mut works: [Work; 5] = [
+                Box::new(|| pool.install(|| decode(&plain))),
+                Box::new(|| pool.install(|| decode(&checked))),
+                Box::new(|| pool.install(|| decode(&read))),
+                Box::new(|| pool.install(compare)),
+                Box::new(|| pool.install(add_up)),
+            ];
+            let seconds = in_turns(&mut works);
+            let bytes = plain.mean_row_len() * order.len() as f64;
+            let row = json!({
+                "table": "check",
+                "patch": patch,
+                "threads": threads,
+                "batch": batch,
+                "images_per_s": order.len() as f64 / seconds[0],
+                "checked": seconds[0] / seconds[1],
+                "checked_and_read": seconds[0] / seconds[2],
+                "compared_bytes_per_s": bytes / seconds[3],
+                "summed_bytes_per_s": bytes / seconds[4],
+                "ratio": seconds[4] / seconds[3],
+            });
+            println!("{row}");
+        }
+        fs::remove_file(&path)?;
+    }
+    Ok(())
+}
+
+/// The sum of the words of a row: all that there is to reading it.
+fn sum(row: &[u8]) -> u64 {
+    let (words, _) = row.as_chunks::<8>();
+    words.iter().fold(0, |sum, &word| sum.wrapping_add(u64::from_le_bytes(word)))
+}
+
 /// What the system is told before rows are read.
 #[derive(Clone, Copy, PartialEq)]
 enum Told {
@@ -160,7 +237,8 @@ impl Told {
 fn cold(folder: &Path) -> Result<()> {
     let path = folder.join("cold.qvq");
     for patch in [4, 2] {
-        random_archive(&path, Geometry::new((224, 224), 3, (patch, patch))?)?;
+        let geometry = Geometry::new((224, 224), 3, (patch, patch))?;
+        random_archive(&path, geometry, READ * APART / (2 * geometry.patches()))?;
         for (threads, cached) in [(1, false), (2, false), (1, true), (2, true)] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
             let all: &[Told] = if cached { &[Told::Nothing, Told::NextBatch] } else { &Told::ALL };
@@ -213,7 +291,7 @@ fn run(path: &Path, told: Told, cached: bool) -> Result<Run> {
     let spec = OutputSpec::default();
     let mut pixels = BufferPool::default().take(spec.batch_len(archive.geometry(), BATCH))?;
     // Warms the output.
-    decoder.decode_bytes(&vec![archive.row(0)?; BATCH], &spec, &mut pixels)?;
+    decoder.decode_bytes(&archive.rows([0; BATCH])?.slices(), &spec, &mut pixels)?;
     let apart = archive.samples() / READ;
     let order: Vec<usize> = scattered(READ).take(READ).map(|place| place * apart + apart / 2).collect();
     let mut pass = || -> Result<()> {
@@ -229,7 +307,7 @@ fn run(path: &Path, told: Told, cached: bool) -> Result<Run> {
                 Told::Batch => will_need(i)?,
                 Told::NextBatch => will_need(i + 1)?,
             }
-            decoder.decode_bytes(&archive.rows(batch.iter().copied())?, &spec, &mut pixels)?;
+            decoder.decode_bytes(&archive.rows(batch.iter().copied())?.slices(), &spec, &mut pixels)?;
         }
         Ok(())
     };
@@ -244,15 +322,14 @@ fn run(path: &Path, told: Told, cached: bool) -> Result<Run> {
     Ok(Run { images_per_s: images / start.elapsed().as_secs_f64(), read_per_image })
 }
 
-/// An archive on disk, as long as its samples are apart. Rows repeat: the disk does not know.
-fn random_archive(path: &Path, geometry: Geometry) -> Result<()> {
+/// An archive on disk. Rows repeat: the disk does not know.
+fn random_archive(path: &Path, geometry: Geometry, samples: usize) -> Result<()> {
     const CODEWORDS: u32 = 65_536;
     let mut random = Pcg64Mcg::seed_from_u64(1);
     let mut codebook = vec![0; CODEWORDS as usize * geometry.codeword_len()];
     random.fill_bytes(&mut codebook);
     let rows: Vec<Vec<u32>> =
         (0..61).map(|_| (0..geometry.patches()).map(|_| random.random_range(0..CODEWORDS)).collect()).collect();
-    let samples = READ * APART / (2 * geometry.patches());
     let mut writer = ArchiveWriter::create(path, ArchiveSpec { samples, ..ArchiveSpec::new(geometry, codebook) })?;
     for row in rows.iter().cycle().take(samples) {
         writer.push(row, SampleInfo::default())?;

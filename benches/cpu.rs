@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use kuat::{
     Archive, ArchiveSpec, ArchiveWriter, Book, Books, BufferPool, Codec, CodingSpec, Component, Cover, CpuDecoder,
-    CpuPath, Decoder, Dtype, Geometry, Layout, Mode, NaiveDecoder, Normalization, OutputSpec, SampleInfo,
+    CpuPath, Decoder, Dtype, Geometry, Layout, Mode, NaiveDecoder, Normalization, OutputSpec, Rows, SampleInfo,
 };
 use measure::{Work, copy_images, fill_images, in_turns, median, scattered};
 use memmap2::Mmap;
@@ -141,6 +141,7 @@ fn codebooks(setting: &Setting) -> Result<()> {
             let archive = random_archive(setting.folder.path(), photograph(patch)?, 1 << bits, 4 * BATCH)?;
             let decoder = CpuDecoder::new(&archive)?;
             let batches = batches(&archive, BATCH, 8 * BATCH)?;
+            let batches = slices(&batches);
             let mut output = BufferPool::default().take(spec.batch_len(archive.geometry(), BATCH))?;
             check(&archive, &decoder, &spec, &batches[0][..2])?;
             let decode = || {
@@ -176,6 +177,7 @@ fn calls(setting: &Setting) -> Result<()> {
         for spec in [OutputSpec::default(), normalized(Dtype::F32)] {
             let one = batches(&archive, 1, CALLS)?;
             let many = batches(&archive, large, CALLS.next_multiple_of(large))?;
+            let (one, many) = (slices(&one), slices(&many));
             let mut output = BufferPool::default().take(spec.batch_len(&geometry, large))?;
             check(&archive, &decoder, &spec, &many[0])?;
             let image = spec.batch_len(&geometry, 1);
@@ -238,6 +240,7 @@ impl Setting {
     ) -> Result<Value> {
         let geometry = archive.geometry();
         let batches = batches(archive, batch, IMAGES)?;
+        let batches = slices(&batches);
         check(archive, decoder, spec, &batches[0])?;
         let pixels: Vec<&[u8]> = {
             let images: Vec<&[u8]> = self.raw.chunks_exact(geometry.image_len()).collect();
@@ -303,8 +306,12 @@ fn pool(threads: usize) -> Result<ThreadPool> {
     Ok(ThreadPoolBuilder::new().num_threads(threads).build()?)
 }
 
+fn slices<'a>(batches: &'a [Rows]) -> Vec<Vec<&'a [u8]>> {
+    batches.iter().map(|rows| rows.slices()).collect()
+}
+
 /// Batches of samples all over an archive.
-fn batches(archive: &Archive, batch: usize, samples: usize) -> kuat::Result<Vec<Vec<&[u8]>>> {
+fn batches(archive: &Archive, batch: usize, samples: usize) -> kuat::Result<Vec<Rows<'_>>> {
     let mut order = scattered(archive.samples());
     (0..samples / batch).map(|_| archive.rows(order.by_ref().take(batch))).collect()
 }

@@ -116,6 +116,7 @@ fn timeline(gpu: &GpuDecoder, archive: &Archive, patch: usize, spec: &OutputSpec
     let (batches, size) = TIMELINE;
     let samples = |batch| (0..size).map(move |i| (batch * size + i) % archive.samples());
     let rows = (0..batches).map(|batch| archive.rows(samples(batch))).collect::<Result<Vec<_>>>()?;
+    let rows: Vec<_> = rows.iter().map(|rows| rows.slices()).collect();
     // The first time fills the buffers.
     gpu.time_stream(&rows, spec)?;
     for time in gpu.time_stream(&rows, spec)? {

@@ -48,10 +48,10 @@ fn main() -> Result<()> {
         for archive in &archives {
             let len = archive.geometry().codeword_len();
             let step = (archive.vq()?.codewords() / CODEWORDS).max(1);
-            let fewer: Vec<u8> = archive.vq()?.codebook().chunks_exact(len).step_by(step).flatten().copied().collect();
+            let fewer: Vec<u8> = archive.vq()?.codebook()?.chunks_exact(len).step_by(step).flatten().copied().collect();
             measure(&device, &fewer, len)?;
             if step > 1 {
-                measure(&device, archive.vq()?.codebook(), len)?;
+                measure(&device, &archive.vq()?.codebook()?, len)?;
             }
         }
     }

@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for samples in (0..epoch.len()).map(|batch| epoch.batch(batch)) {
             let start = Instant::now();
             let rows = archive.rows(samples.iter().copied())?;
-            decoder.decode_bytes(&rows, &spec, &mut pixels)?;
+            decoder.decode_bytes(&rows.slices(), &spec, &mut pixels)?;
             times.push(start.elapsed());
         }
         if start.elapsed() > Duration::from_secs(1) {

@@ -11,17 +11,5 @@ if ! ldconfig -p | grep libEGL_mesa.so.0 >/dev/null; then
     apt_install "OpenGL without a display" libegl1 libgl1-mesa-dri || echo "going on without OpenGL" >&2
 fi
 
-if [ ! -e target/swiftshader/vk_swiftshader_icd.json ]; then
-    echo "unpacking SwiftShader below target/" >&2
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
-    chmod 755 "$work"
-    if { apt_update $([ "$(id -u)" -eq 0 ] || echo sudo) && cd "$work" && apt-get download -qq chromium-common \
-        && dpkg-deb -x chromium-common_*.deb . ; } >/dev/null 2>&1; then
-        cd "$OLDPWD"
-        mkdir -p target/swiftshader
-        cp "$work"/usr/lib/chromium/{libvk_swiftshader.so,vk_swiftshader_icd.json} target/swiftshader/
-    else
-        echo "going on without SwiftShader" >&2
-    fi
-fi
+scripts/chromium.sh target/swiftshader vk_swiftshader_icd.json libvk_swiftshader.so >/dev/null 2>&1 ||
+    echo "going on without SwiftShader" >&2

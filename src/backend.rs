@@ -1,9 +1,7 @@
 //! What does the work, the CPU or a GPU.
 
-use std::fmt;
-use std::str::FromStr;
-
 use crate::archive::Archive;
+use crate::data::Data;
 use crate::decode::Decoder;
 use crate::decode::cpu::CpuDecoder;
 use crate::error::{Error, Result};
@@ -63,7 +61,7 @@ impl Backend {
     ///
     /// # Errors
     /// As [`device`](Self::device), and any error of [`GpuDecoder::new`] and [`CpuDecoder::new`].
-    pub fn decoder<D: AsRef<[u8]>>(self, archive: &Archive<D>, adapter: Option<&str>) -> Result<Box<dyn Decoder>> {
+    pub fn decoder<D: Data>(self, archive: &Archive<D>, adapter: Option<&str>) -> Result<Box<dyn Decoder>> {
         Ok(match self.device(adapter)? {
             Some(device) => Box::new(GpuDecoder::new(&device, archive)?),
             None => Box::new(CpuDecoder::new(archive)?),

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::archive::Archive;
+use crate::data::Data;
 use crate::decode::cpu::CpuDecoder;
 use crate::decode::naive::NaiveDecoder;
 use crate::decode::{Decoder, resize};
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{AdapterKind, Device, GpuDecoder, IN_FLIGHT, KernelTimes, Resident, Select, Stream};
 use crate::output::{Dtype, Layout, OutputSpec};
 use crate::progress::{Counter, Progress};
+use crate::rows::Rows;
 
 /// What to measure: every combination.
 #[derive(Debug, Clone)]
@@ -69,11 +71,7 @@ pub struct BenchRow {
 /// # Errors
 /// [`Error::Argument`] if the archive is empty; [`Error::Mismatch`] if a decoder does not do what the oracle does;
 /// errors of the GPU; [`Error::Interrupted`].
-pub fn bench<D: AsRef<[u8]> + Sync>(
-    archive: &Archive<D>,
-    options: &BenchOptions,
-    progress: &dyn Progress,
-) -> Result<Vec<BenchRow>> {
+pub fn bench<D: Data>(archive: &Archive<D>, options: &BenchOptions, progress: &dyn Progress) -> Result<Vec<BenchRow>> {
     if archive.samples() == 0 {
         let (argument, found) = ("archive", "empty".into());
         return Err(Error::Argument { argument, found, expected: "at least one sample to decode".into() });
@@ -105,7 +103,7 @@ pub fn bench<D: AsRef<[u8]> + Sync>(
 }
 
 /// The archive's index rows on the device, unless it lacks the memory.
-fn resident<D: AsRef<[u8]>>(gpu: &GpuDecoder, archive: &Archive<D>) -> Result<Option<Resident>> {
+fn resident<D: Data>(gpu: &GpuDecoder, archive: &Archive<D>) -> Result<Option<Resident>> {
     match Resident::new(gpu, archive, None) {
         Ok(resident) => Ok(Some(resident)),
         Err(Error::GpuBudget { .. } | Error::GpuLimit { .. }) => Ok(None),
@@ -114,10 +112,10 @@ fn resident<D: AsRef<[u8]>>(gpu: &GpuDecoder, archive: &Archive<D>) -> Result<Op
 }
 
 /// A batch of any element type, as bytes.
-fn decode_bytes(decoder: &dyn Decoder, rows: &[&[u8]], spec: &OutputSpec) -> Result<Vec<u8>> {
+fn decode_bytes(decoder: &dyn Decoder, rows: &Rows, spec: &OutputSpec) -> Result<Vec<u8>> {
     let mut output = Vec::new();
     resize(&mut output, spec.batch_len(decoder.geometry(), rows.len()))?;
-    decoder.decode_bytes(rows, spec, &mut output)?;
+    decoder.decode_bytes(&rows.slices(), spec, &mut output)?;
     Ok(output)
 }
 
@@ -161,7 +159,7 @@ pub struct KernelRow {
 ///
 /// # Errors
 /// As [`bench()`].
-pub fn bench_kernel<D: AsRef<[u8]>>(
+pub fn bench_kernel<D: Data>(
     gpu: &GpuDecoder,
     archive: &Archive<D>,
     size: usize,
@@ -215,7 +213,7 @@ pub struct LatencyRow {
 ///
 /// # Errors
 /// As [`bench()`].
-pub fn bench_latency<D: AsRef<[u8]>>(
+pub fn bench_latency<D: Data>(
     select: &Select,
     archive: &Archive<D>,
     size: usize,
@@ -237,12 +235,13 @@ pub fn bench_latency<D: AsRef<[u8]>>(
     step("codebook");
     gpu.compile(spec)?;
     step("pipeline");
-    gpu.decode_bytes(&batch.runs[0], spec, &mut output)?;
+    gpu.decode_bytes(&batch.runs[0].slices(), spec, &mut output)?;
     step("first_batch");
     let mut warm = Vec::new();
     for rows in &batch.runs[1..] {
+        let rows = rows.slices();
         let start = Instant::now();
-        gpu.decode_bytes(rows, spec, &mut output)?;
+        gpu.decode_bytes(&rows, spec, &mut output)?;
         warm.push(start.elapsed());
     }
     let row = |step, ms| LatencyRow { adapter: device.description().to_string(), step, ms };
@@ -253,12 +252,12 @@ pub fn bench_latency<D: AsRef<[u8]>>(
 /// Batches of one size: each run takes other samples, all over the archive.
 struct Batch<'a> {
     samples: Vec<Vec<usize>>,
-    runs: Vec<Vec<&'a [u8]>>,
+    runs: Vec<Rows<'a>>,
     size: usize,
 }
 
 impl<'a> Batch<'a> {
-    fn new<D: AsRef<[u8]>>(archive: &'a Archive<D>, size: usize, runs: usize) -> Result<Self> {
+    fn new<D: Data>(archive: &'a Archive<D>, size: usize, runs: usize) -> Result<Self> {
         let samples = archive.samples();
         // Steps of the golden section visit everything in no order that a prefetcher would guess.
         let step = ((samples as f64 * 0.618) as usize).max(1);
@@ -278,7 +277,7 @@ impl<'a> Batch<'a> {
         expected: &[u8],
     ) -> Result<BenchRow> {
         let mut output = vec![0; expected.len()];
-        decoder.decode_bytes(&self.runs[0], spec, &mut output)?;
+        decoder.decode_bytes(&self.runs[0].slices(), spec, &mut output)?;
         check(decoder, spec, &output, expected)?;
         let image = expected.len() / self.size;
         let mut copy = || {
@@ -293,8 +292,9 @@ impl<'a> Batch<'a> {
         let mut target = vec![0; expected.len()];
         for rows in self.runs.iter().chain(&self.runs[..1]) {
             limits.push(copy());
+            let rows = rows.slices();
             let start = Instant::now();
-            decoder.decode_bytes(rows, spec, &mut target)?;
+            decoder.decode_bytes(&rows, spec, &mut target)?;
             times.push(start.elapsed());
         }
         // The first run warmed the target.
@@ -313,7 +313,7 @@ impl<'a> Batch<'a> {
     ) -> Result<()> {
         let runs = self.runs.len();
         let adapter = Some(gpu.device_name().to_string());
-        let first = &self.runs[0];
+        let first = &self.runs[0].slices();
         let bytes = spec.batch_len(gpu.geometry(), self.size);
         let index_bytes: usize = first.iter().map(|row| row.len()).sum();
 

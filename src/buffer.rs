@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytemuck::{Pod, Zeroable};
 use memmap2::MmapMut;
 
 use crate::error::{Error, Result};
+use crate::lock::try_locked;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -80,7 +81,8 @@ impl AlignedBytes {
     }
 }
 
-/// Hands out [`Buffer`]s and takes them back when they are dropped. Clones share the memory.
+/// Hands out [`Buffer`]s and takes them back when they are dropped. Clones share the memory, threads too; none waits for
+/// another, and a forked child can use what it inherits.
 #[derive(Clone)]
 pub struct BufferPool {
     idle: Arc<Mutex<Vec<AlignedBytes>>>,
@@ -111,12 +113,13 @@ impl BufferPool {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn take(&self, len: usize) -> Result<Buffer> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         // The memory of another batch of this size, or of one not much larger.
         let fits = |bytes: &AlignedBytes| (len..=len.saturating_mul(2).max(LINE)).contains(&bytes.capacity());
-        let found = idle.iter().enumerate().filter(|(_, bytes)| fits(bytes)).min_by_key(|(_, bytes)| bytes.capacity());
-        let found = found.map(|(at, _)| at).map(|at| idle.remove(at));
-        drop(idle);
+        let found = try_locked(&self.idle).and_then(|mut idle| {
+            let fitting = idle.iter().enumerate().filter(|(_, bytes)| fits(bytes));
+            let (at, _) = fitting.min_by_key(|(_, bytes)| bytes.capacity())?;
+            Some(idle.remove(at))
+        });
         let bytes = match found {
             Some(bytes) => bytes,
             None => AlignedBytes::try_zeroed(len)?,
@@ -125,14 +128,18 @@ impl BufferPool {
     }
 
     fn put(&self, bytes: AlignedBytes) {
-        // Never waits: in a child of `fork` the lock may be held by a thread that does not exist there. What cannot be
-        // put back is freed.
-        let Ok(mut idle) = self.idle.try_lock() else { return };
+        // What cannot be put back is freed.
+        let Some(mut idle) = try_locked(&self.idle) else { return };
         idle.push(bytes);
         let mut total: usize = idle.iter().map(AlignedBytes::capacity).sum();
+        let mut freed = Vec::new();
         while total > self.most_idle_bytes {
-            total -= idle.remove(0).capacity();
+            let oldest = idle.remove(0);
+            total -= oldest.capacity();
+            freed.push(oldest);
         }
+        // Before what is freed: that takes milliseconds, in which others would get fresh memory.
+        drop(idle);
     }
 }
 
@@ -205,6 +212,15 @@ mod tests {
         let idle = pool.idle.lock().expect("not poisoned");
         assert_eq!(idle.len(), 3);
         assert_eq!(idle[2].as_slice().as_ptr(), last);
+    }
+
+    #[test]
+    fn a_lock_that_is_never_released_keeps_nobody_from_memory() {
+        let pool = BufferPool::new(1 << 20);
+        let (held, clone) = (pool.idle.lock(), pool.clone());
+        let buffer = clone.take(1000).expect("memory");
+        assert_eq!(buffer.len(), 1000);
+        drop((buffer, held));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::format::codec::Codec;
+use crate::verify::SampleProblem;
 
 /// What the library's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -125,6 +126,36 @@ pub enum Error {
         found: u32,
         /// The checksum recorded.
         expected: u32,
+    },
+    /// A tensor does not have its checksum.
+    #[error(
+        "tensor `{tensor}` is damaged: its CRC-32C is {found:08x}, recorded is {expected:08x}; copy or download the file again"
+    )]
+    TensorChecksum {
+        /// Its name.
+        tensor: String,
+        /// The checksum computed.
+        found: u32,
+        /// The checksum recorded.
+        expected: u32,
+    },
+    /// A sample is damaged; the others are not for that.
+    #[error("sample {sample} is damaged: {problem}; copy or download the archive again, or skip or mask such samples")]
+    Damaged {
+        /// Its number.
+        sample: usize,
+        /// What is wrong with it.
+        problem: SampleProblem,
+    },
+    /// A file became shorter while it was open.
+    #[error("{} was cut short while it was open: it has {found} bytes, at opening it had {expected}", path.display())]
+    FileChanged {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that it has now.
+        found: u64,
+        /// Bytes that it had.
+        expected: u64,
     },
     /// Checksums are present for some parts of the archive and missing for others.
     #[error("incomplete checksums: `{missing}` is missing although others are present; an archive carries all or none")]
@@ -508,6 +539,8 @@ impl Error {
                 | Error::Tensor { .. }
                 | Error::TensorRange { .. }
                 | Error::HeaderChecksum { .. }
+                | Error::TensorChecksum { .. }
+                | Error::Damaged { .. }
                 | Error::PartialIntegrity { .. }
                 | Error::Geometry { .. }
                 | Error::IndexWidth { .. }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::archive::Archive;
+use crate::data::Data;
 use crate::format::codec::Codec;
 use crate::format::layers::LayersView;
 use crate::format::tensor;
@@ -73,11 +74,11 @@ pub struct TensorInfo {
     pub shape: Vec<u64>,
 }
 
-impl<D: AsRef<[u8]>> Archive<D> {
+impl<D: Data> Archive<D> {
     /// Describes the archive.
     pub fn info(&self) -> ArchiveInfo {
         let g = self.geometry();
-        let of_vq = |vq: VqView| (vq.codewords(), vq.codebook().len(), vq.index_width().bits());
+        let of_vq = |vq: VqView| (vq.codewords(), vq.codebook_len(), vq.index_width().bits());
         let of_layers = |layers: LayersView| (layers.codewords(), layers.books_len(), layers.index_bits());
         // It has one of the two.
         let (codewords, codebook_bytes, index_bits) =

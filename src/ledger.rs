@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::archive::Archive;
+use crate::data::Data;
 
 /// Samples that a summary names.
 const WORST: usize = 5;
@@ -51,10 +52,13 @@ pub struct LedgerSummary {
     pub histogram: Vec<Bar>,
 }
 
-impl<D: AsRef<[u8]>> Archive<D> {
+impl<D: Data> Archive<D> {
     /// The PSNR of each sample, copied; `None` if it is not recorded or there are no samples.
-    pub fn ledger(&self) -> Option<Ledger> {
-        Ledger::new(self.psnr()?.collect())
+    ///
+    /// # Errors
+    /// As [`psnr`](Self::psnr).
+    pub fn ledger(&self) -> crate::Result<Option<Ledger>> {
+        Ok(self.psnr()?.and_then(Ledger::new))
     }
 }
 

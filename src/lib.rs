@@ -6,8 +6,10 @@ mod backend;
 #[cfg(feature = "gpu")]
 pub mod bench;
 mod buffer;
+mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
+mod data;
 pub mod decode;
 #[cfg(feature = "encode")]
 pub mod encode;
@@ -19,15 +21,20 @@ pub mod gpu;
 pub mod info;
 pub mod ledger;
 pub mod loader;
+mod lock;
 mod output;
 pub mod progress;
+mod read_at;
 mod reads;
+mod rows;
 pub mod verify;
 
-pub use archive::Archive;
+pub use archive::{Archive, OpenOptions};
 #[cfg(feature = "gpu")]
 pub use backend::Backend;
 pub use buffer::{Buffer, BufferPool};
+pub use check::Check;
+pub use data::{Access, ArchiveFile, Data};
 pub use decode::Decoder;
 pub use decode::cpu::{CpuDecoder, CpuPath};
 pub use decode::naive::NaiveDecoder;
@@ -42,4 +49,5 @@ pub use format::writer::{ArchiveSpec, ArchiveWriter, CodingSpec, SampleInfo, Sto
 pub use geometry::{Geometry, MAX_IMAGE_SIDE, MAX_PATCH_SIDE};
 pub use half::f16;
 pub use output::{Dtype, Element, Layout, Normalization, OutputSpec, float_tolerance};
-pub use verify::VerifyReport;
+pub use rows::{OnDamage, Rows, mask};
+pub use verify::{BadSample, SampleProblem, VerifyReport};

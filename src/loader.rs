@@ -16,7 +16,7 @@
 //!     archive.will_need(epoch.batch(batch + 1).iter().copied())?;
 //!     let rows = archive.rows(epoch.batch(batch).iter().copied())?;
 //!     let mut pixels = pool.take(spec.batch_len(archive.geometry(), rows.len()))?;
-//!     decoder.decode_bytes(&rows, &spec, &mut pixels)?;
+//!     decoder.decode_bytes(&rows.slices(), &spec, &mut pixels)?;
 //!     Ok(pixels)
 //! })?;
 //! for pixels in batches {

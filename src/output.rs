@@ -1,7 +1,6 @@
 //! What decoded batches look like: element type, layout, normalisation.
 
 use std::fmt;
-use std::str::FromStr;
 
 use half::f16;
 
@@ -89,24 +88,23 @@ impl Layout {
 
 macro_rules! named {
     ($type:ident, $argument:literal, $expected:literal, $($variant:ident)*) => {
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
                 f.pad(self.name())
             }
         }
 
-        impl FromStr for $type {
-            type Err = Error;
+        impl std::str::FromStr for $type {
+            type Err = $crate::Error;
 
-            fn from_str(text: &str) -> Result<Self> {
+            fn from_str(text: &str) -> $crate::Result<Self> {
                 [$($type::$variant),*].into_iter().find(|value| value.name().eq_ignore_ascii_case(text)).ok_or_else(
-                    || Error::Argument { argument: $argument, found: text.into(), expected: $expected.into() },
+                    || $crate::Error::Argument { argument: $argument, found: text.into(), expected: $expected.into() },
                 )
             }
         }
     };
 }
-#[cfg(any(feature = "encode", feature = "gpu"))]
 pub(crate) use named;
 named!(Dtype, "dtype", "u8, f16 or f32", U8 F16 F32);
 named!(Layout, "layout", "nhwc or nchw", Nhwc Nchw);

@@ -4,13 +4,17 @@ use rayon::prelude::*;
 use serde::{Serialize, Serializer};
 
 use crate::archive::Archive;
-use crate::error::Result;
+use crate::data::Data;
+use crate::error::{Error, Result};
 use crate::format::MAX_PSNR_DB;
-use crate::format::checksum::crc32c;
+use crate::format::checksum::crc32c_of;
 use crate::format::coding::Coding;
 use crate::format::vq::Vq;
 use crate::geometry::Geometry;
 use crate::progress::{Counter, Progress};
+
+/// Samples after which it is looked whether the file is still there.
+const CHECKED: usize = 16;
 
 /// What [`Archive::verify`] found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -101,30 +105,18 @@ impl VerifyReport {
     }
 }
 
-impl<D: AsRef<[u8]> + Sync> Archive<D> {
+impl<D: Data> Archive<D> {
     /// Reads every byte on all cores: compares every checksum, and looks for indices beyond the codebook, labels
     /// without a class, a PSNR that is none and captions that are no text. Takes as long as reading the file.
     ///
     /// # Errors
-    /// [`Error::Interrupted`](crate::Error::Interrupted) alone; damage is in the report.
+    /// [`Error::Interrupted`]; what the data gives. Damage is in the report.
     pub fn verify(&self, progress: &dyn Progress) -> Result<VerifyReport> {
+        self.data().check()?;
         let header = self.header();
         let mut report = VerifyReport { samples: self.samples(), ..Default::default() };
         match &header.integrity {
-            Some(recorded) => {
-                let damaged: Vec<String> = recorded
-                    .par_iter()
-                    .filter_map(|(name, &expected)| {
-                        let found = crc32c(&self.bytes()[header.container.tensors[name].range.clone()]);
-                        (found != expected).then(|| {
-                            format!(
-                                "tensor `{name}` is damaged: its CRC-32C is {found:08x}, recorded is {expected:08x}"
-                            )
-                        })
-                    })
-                    .collect();
-                report.problems.extend(damaged);
-            }
+            Some(_) => report.problems.extend(self.damaged_tensors()?.iter().map(Error::to_string)),
             None => {
                 let tensors = header.container.tensors.keys().filter(|name| *name != self.codec().rows());
                 report.unchecked.extend(tensors.map(|name| format!("tensor `{name}`: no checksum")));
@@ -136,63 +128,97 @@ impl<D: AsRef<[u8]> + Sync> Archive<D> {
             }
         }
         if let Some(captions) = &header.captions {
-            let (offsets, _) = self.bytes()[captions.offsets.clone()].as_chunks::<8>();
-            let ends = [offsets.first(), offsets.last()].map(|end| end.map(|&bytes| u64::from_le_bytes(bytes)));
-            if ends != [Some(0), Some(captions.bytes.len() as u64)] {
+            let ends = self.caption_offsets(captions, [0, self.samples()])?;
+            if ends != [0, captions.bytes.len() as u64] {
                 report.problems.push("the captions do not begin and end where their bytes do".into());
             }
         }
         if let Coding::Layers(layers) = &header.coding
-            && !layers.is_complete(self.bytes())
+            && !layers.is_complete(self.data())?
         {
             report.problems.push("the records do not begin and end where their words do".into());
         }
         let counter = Counter::new(progress, "verifying", self.samples());
+        report.bad_samples = self.bad_samples(|sample, scratch| self.check_sample(sample, scratch), &counter)?;
+        Ok(report)
+    }
+
+    /// What opening with [`Check::Open`](crate::Check::Open) looks for: damaged rows, where that of anything else is an
+    /// error.
+    pub(crate) fn scan(&self) -> Result<Vec<BadSample>> {
+        if let Some(error) = self.damaged_tensors()?.into_iter().next() {
+            return Err(error);
+        }
+        self.bad_samples(|sample, scratch| self.check_row(sample, scratch), &Counter::new(&(), "", 0))
+    }
+
+    /// The tensors that do not have their checksums.
+    fn damaged_tensors(&self) -> Result<Vec<Error>> {
+        let (header, mut damaged) = (self.header(), Vec::new());
+        for (name, &expected) in header.integrity.iter().flatten() {
+            let found = crc32c_of(self.data(), header.container.tensors[name].range.clone())?;
+            if found != expected {
+                damaged.push(Error::TensorChecksum { tensor: name.clone(), found, expected });
+            }
+        }
+        Ok(damaged)
+    }
+
+    fn bad_samples(
+        &self,
+        check: impl Fn(usize, &mut Vec<u32>) -> Result<Option<SampleProblem>> + Sync,
+        counter: &Counter,
+    ) -> Result<Vec<BadSample>> {
         let bad: Vec<Option<BadSample>> = (0..self.samples())
             .into_par_iter()
             .with_min_len(64)
             .map_init(Vec::new, |scratch, sample| {
-                let problem = self.check_sample(sample, scratch);
+                if sample % CHECKED == 0 {
+                    self.data().check()?;
+                }
+                let problem = check(sample, scratch)?;
                 counter.add(1)?;
                 Ok(problem.map(|problem| BadSample { sample, problem }))
             })
             .filter(|found| !matches!(found, Ok(None)))
             .collect::<Result<_>>()?;
-        report.bad_samples = bad.into_iter().flatten().collect();
-        Ok(report)
+        Ok(bad.into_iter().flatten().collect())
     }
 
-    fn check_sample(&self, sample: usize, scratch: &mut Vec<u32>) -> Option<SampleProblem> {
-        let header = self.header();
-        let row = match self.row(sample) {
+    fn check_row(&self, sample: usize, scratch: &mut Vec<u32>) -> Result<Option<SampleProblem>> {
+        let row = match self.compared_row(sample)? {
             Ok(row) => row,
-            Err(error) => return Some(SampleProblem::Record { problem: error.to_string() }),
+            Err(problem) => return Ok(Some(problem)),
         };
-        if let Some(checksums) = &header.checksums {
-            let (checksums, _) = self.bytes()[checksums.clone()].as_chunks::<4>();
-            let (found, expected) = (crc32c(row), u32::from_le_bytes(checksums[sample]));
-            if found != expected {
-                return Some(SampleProblem::Checksum { found, expected });
+        Ok(match &self.header().coding {
+            Coding::Vq(vq) => check_indices(vq, self.geometry(), &row, scratch),
+            Coding::Layers(layers) => layers.check_record(&row).map(|problem| SampleProblem::Layers { problem }),
+        })
+    }
+
+    fn check_sample(&self, sample: usize, scratch: &mut Vec<u32>) -> Result<Option<SampleProblem>> {
+        if let Some(problem) = self.check_row(sample, scratch)? {
+            return Ok(Some(problem));
+        }
+        let header = self.header();
+        if let (Some(labels), Some(classes)) = (&header.labels, &header.classes) {
+            let label = i64::from_le_bytes(self.number(labels, sample)?);
+            if label != -1 && !(0..classes.len() as i64).contains(&label) {
+                return Ok(Some(SampleProblem::Label { label, classes: classes.len() }));
             }
         }
-        let problem = match &header.coding {
-            Coding::Vq(vq) => check_indices(vq, self.geometry(), row, scratch),
-            Coding::Layers(layers) => layers.check_record(row).map(|problem| SampleProblem::Layers { problem }),
-        };
-        if problem.is_some() {
-            return problem;
+        if let Some(psnr) = &header.psnr {
+            let psnr_db = f32::from_le_bytes(self.number(psnr, sample)?);
+            if !(0.0..=MAX_PSNR_DB as f32).contains(&psnr_db) {
+                return Ok(Some(SampleProblem::Psnr { psnr_db }));
+            }
         }
-        if let (Ok(Some(label)), Some(classes)) = (self.label(sample), self.classes())
-            && !(0..classes.len() as i64).contains(&label)
+        if let Some(captions) = &header.captions
+            && self.stored_caption(captions, sample)?.is_none()
         {
-            return Some(SampleProblem::Label { label, classes: classes.len() });
+            return Ok(Some(SampleProblem::Caption));
         }
-        if let Some(psnr_db) = self.psnr().and_then(|mut psnr| psnr.nth(sample))
-            && !(0.0..=MAX_PSNR_DB as f32).contains(&psnr_db)
-        {
-            return Some(SampleProblem::Psnr { psnr_db });
-        }
-        self.caption(sample).is_err().then_some(SampleProblem::Caption)
+        Ok(None)
     }
 }
 

@@ -162,7 +162,8 @@ fn the_ledger_is_shown_and_the_worst_samples_are_drawn() {
     let scene = Scene::new();
     let archive = scene.encoded();
     let info = scene.json(&["info", archive]);
-    let recorded: Vec<f32> = kuat::Archive::open(scene.path(archive)).expect("opens").psnr().expect("there").collect();
+    let recorded: Vec<f32> =
+        kuat::Archive::open(scene.path(archive)).expect("opens").psnr().expect("intact").expect("there");
     let least = (0..12).min_by(|&a, &b| recorded[a].total_cmp(&recorded[b])).expect("twelve");
     let ledger = &info["ledger"];
     assert_eq!(ledger["worst"][0]["sample"], least);
@@ -307,6 +308,72 @@ fn a_damaged_archive_fails_verification_with_status_1() {
 }
 
 #[test]
+fn what_an_archive_says_does_nothing_to_a_terminal() {
+    let scene = Scene::new();
+    let names = [
+        "cat\u{1b}]0;owned\u{7}",
+        "dog\nchecksums         yes",
+        "../../etc/passwd",
+        "\u{9b}2J\u{202e}gpj.exe",
+        "\r\u{0}",
+    ];
+    let geometry = kuat::Geometry::new((4, 4), 3, (4, 4)).expect("valid");
+    let mut spec = kuat::ArchiveSpec::new(geometry, vec![7; 48]);
+    spec.classes = Some(names.map(String::from).to_vec());
+    let mut writer = kuat::ArchiveWriter::create(scene.path("odd.qvq"), spec).expect("created");
+    writer.push(&[0], kuat::SampleInfo::default()).expect("pushed");
+    writer.finish_file(None).expect("written");
+    let text = String::from_utf8(scene.run(&["info", "odd.qvq"]).stdout).expect("UTF-8");
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()) && !text.contains('\u{202e}'), "{text:?}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("checksums")).count(), 1, "{text}");
+    let json = scene.run(&["info", "odd.qvq", "--json"]).stdout;
+    assert!(String::from_utf8_lossy(&json).chars().all(|c| c == '\n' || !c.is_control()));
+    assert_eq!(scene.json(&["info", "odd.qvq"])["classes"], serde_json::json!(names), "nothing is lost");
+    // A name in a message: that of a tensor whose place is wrong.
+    let header = "{\"\\u001b[31m\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[5,6]}}";
+    std::fs::write(scene.path("red.qvq"), [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0]].concat())
+        .expect("written");
+    let message = scene.fails(2, &["info", "red.qvq"]);
+    assert!(message.contains("\\u{1b}[31m") && !message.contains('\u{1b}'), "{message:?}");
+    // No file is named by what an archive says.
+    scene.json(&["decode", "odd.qvq", "--out", "pictures"]);
+    let written: Vec<_> = std::fs::read_dir(scene.path("pictures")).expect("listed").flatten().collect();
+    assert!(written.len() == 1 && written[0].file_name() == "000000.png");
+}
+
+#[test]
+fn damaged_samples_are_named_left_out_or_masked() {
+    let scene = Scene::new();
+    let archive = scene.encoded();
+    scene.json(&["decode", archive, "--out", "whole.npy"]);
+    let mut file = std::fs::read(scene.path(archive)).expect("there");
+    let row = kuat::Archive::open(scene.path(archive)).expect("opens").row(3).expect("intact").into_owned();
+    let place = file.windows(row.len()).position(|bytes| bytes == row).expect("there");
+    file[place + 1] ^= 1;
+    std::fs::write(scene.path("bad.qvq"), file).expect("written");
+    let message = scene.fails(2, &["decode", "bad.qvq", "--out", "bad.npy"]);
+    assert!(message.contains("sample 3 is damaged") && !scene.path("bad.npy").exists(), "{message}");
+    scene.json(&["decode", "bad.qvq", "--samples", "0-2,4-11", "--out", "good.npy"]);
+
+    let pixels = |name: &str| {
+        let npy = std::fs::read(scene.path(name)).expect("there");
+        npy[10 + usize::from(u16::from_le_bytes([npy[8], npy[9]]))..].to_vec()
+    };
+    let whole = pixels("whole.npy");
+    let image = whole.len() / 12;
+    let skipped = scene.json(&["decode", "bad.qvq", "--out", "skip.npy", "--damaged", "skip", "--access", "read"]);
+    assert_eq!((&skipped["samples"], &skipped["damaged"][0]["sample"]), (&11.into(), &3.into()));
+    assert!(pixels("skip.npy") == [&whole[..3 * image], &whole[4 * image..]].concat());
+    let masked = scene.json(&["decode", "bad.qvq", "--out", "mask.npy", "--damaged", "mask"]);
+    assert_eq!((&masked["samples"], &masked["damaged"][0]["sample"]), (&12.into(), &3.into()));
+    assert!(pixels("mask.npy") == [&whole[..3 * image], &vec![0; image], &whole[4 * image..]].concat());
+    scene.json(&["decode", "bad.qvq", "--out", "pictures", "--damaged", "skip"]);
+    assert_eq!(std::fs::read_dir(scene.path("pictures")).expect("listed").count(), 11);
+    let text = scene.run(&["decode", "bad.qvq", "--out", "skip.npy", "--damaged", "skip"]).stdout;
+    assert!(String::from_utf8_lossy(&text).contains("sample 3: its row has CRC-32C"));
+}
+
+#[test]
 fn a_bound_is_kept_recorded_and_told() {
     let scene = Scene::new();
     for max_error in [0, 8] {
@@ -376,8 +443,8 @@ fn a_manifest_is_a_source_and_what_an_archive_is_compared_with() {
     assert_eq!((&summary["samples"], &summary["mean_psnr_db"]), (&3.into(), &100.0.into()));
     assert_eq!(summary["classes"], serde_json::json!(["cat", "dog"]));
     let archive = kuat::Archive::open(scene.path("a.qvq")).expect("an archive");
-    assert_eq!(archive.caption(1).expect("a caption"), Some("two, three"));
-    assert_eq!(archive.labels().expect("labels").collect::<Vec<_>>(), [0, 1, 0]);
+    assert_eq!(archive.caption(1).expect("a caption").as_deref(), Some("two, three"));
+    assert_eq!(archive.labels().expect("intact").expect("labels"), [0, 1, 0]);
     // Nothing was lost, so the difference is even grey if the originals are prepared as they were encoded.
     scene.json(&["sheet", "a.qvq", "-o", "sheet.png", "--against", "photos/list.csv"]);
     let sheet = pixels(&scene.path("sheet.png"));
@@ -417,7 +484,10 @@ fn quality_size_or_another_archive_decide_on_the_codebook() {
     // The other archive's sizes hold where none are given.
     scene.json(&["encode", "photos/dogs", "-o", "b.qvq", "--codebook-from", "a.qvq"]);
     let [a, b] = ["a.qvq", "b.qvq"].map(|path| kuat::Archive::open(scene.path(path)).expect("opens"));
-    assert!(a.vq().expect("vq").codebook() == b.vq().expect("vq").codebook() && a.geometry() == b.geometry());
+    assert!(
+        a.vq().expect("vq").codebook().expect("intact") == b.vq().expect("vq").codebook().expect("intact")
+            && a.geometry() == b.geometry()
+    );
     let wrong = scene.fails(2, &["encode", "photos", "-o", "c.qvq", "--codebook-from", "a.qvq", "--patch", "5"]);
     assert!(wrong.contains("codebook"), "{wrong}");
     for more in [

@@ -18,6 +18,7 @@ fn the_oracle_places_every_pixel_where_it_belongs() {
     let archive = archive(ArchiveSpec::new(geometry, codebook), &[vec![0, 1, 1, 0]]);
     let decoder = NaiveDecoder::new(&archive).expect("decoder");
     let rows = archive.rows([0]).expect("there");
+    let rows = rows.slices();
     let nhwc: Vec<u8> = decoder.decode(&rows, &OutputSpec::default()).expect("decoded");
     #[rustfmt::skip]
     let expected = [
@@ -50,6 +51,7 @@ fn the_cpu_equals_the_oracle_bit_for_bit_in_every_case() {
         // Repeated and in reverse.
         let samples = (0..case.samples).rev().chain([0, 0]);
         let rows = archive.rows(samples).expect("there");
+        let rows = rows.slices();
         for spec in outputs(case.channels as usize) {
             let len = spec.batch_len(archive.geometry(), rows.len());
             let (mut found, mut expected) = (vec![0xaa; len], vec![0x55; len]);
@@ -78,6 +80,7 @@ fn large_batches_are_the_same_wherever_they_go() {
         for spec in outputs(channels as usize) {
             let image = spec.batch_len(archive.geometry(), 1);
             let three = archive.rows(0..3).expect("there");
+            let three = three.slices();
             let mut expected = vec![0; 3 * image];
             naive.decode_bytes(&three, &spec, &mut expected).expect("decoded");
             let rows: Vec<&[u8]> = three.iter().copied().cycle().take((17 << 20) / image).collect();
@@ -131,6 +134,7 @@ fn large_batches_of_layers_are_the_same_wherever_they_go() {
         let case = LayersCase { image, channels, index_bits: 12, codewords: 4096, samples: 3 };
         let (archive, geometry) = (case.archive(), case.geometry());
         let three = archive.rows(0..3).expect("there");
+        let three = three.slices();
         let naive = NaiveDecoder::new(&archive).expect("decoder");
         let bytes: Vec<u8> = naive.decode(&three, &OutputSpec::default()).expect("decoded");
         for spec in outputs(channels as usize) {
@@ -161,7 +165,7 @@ fn records_that_are_cut_or_too_long_are_refused_and_nothing_is_written() {
         let mut output = vec![7; spec.batch_len(archive.geometry(), 2)];
         let naive = NaiveDecoder::new(&archive).expect("decoder");
         let Err(Error::RecordLength { row: 1, found: 0, shortest, longest }) =
-            naive.decode_bytes(&[row, &[]], &spec, &mut output)
+            naive.decode_bytes(&[&row, &[]], &spec, &mut output)
         else {
             panic!("{case:?} takes a record of no bytes");
         };
@@ -169,13 +173,13 @@ fn records_that_are_cut_or_too_long_are_refused_and_nothing_is_written() {
         for path in CpuPath::available() {
             let cpu = CpuDecoder::new(&archive).expect("decoder").with_path(path);
             for len in [0, shortest - 4, shortest - 1, shortest + 1, longest - 1, longest + 1, longest + 4] {
-                let refused = cpu.decode_bytes(&[row, &bytes[..len]], &spec, &mut output);
+                let refused = cpu.decode_bytes(&[&row, &bytes[..len]], &spec, &mut output);
                 assert!(matches!(refused, Err(Error::RecordLength { row: 1, .. })), "{case:?}, {path}, {len} bytes");
                 assert!(output.iter().all(|&byte| byte == 7));
             }
             for len in [shortest, shortest + 4, longest].into_iter().filter(|&len| len <= longest) {
-                cpu.decode_bytes(&[row, &bytes[..len]], &spec, &mut output).expect("decoded");
-                let expected: Vec<u8> = naive.decode(&[row, &bytes[..len]], &spec).expect("decoded");
+                cpu.decode_bytes(&[&row, &bytes[..len]], &spec, &mut output).expect("decoded");
+                let expected: Vec<u8> = naive.decode(&[&row, &bytes[..len]], &spec).expect("decoded");
                 assert!(output == expected, "{case:?}, {path}, {len} bytes");
                 output.fill(7);
             }
@@ -189,6 +193,7 @@ fn constants_that_round_unevenly_are_exact() {
     let archive = CASES[0].archive();
     let naive = NaiveDecoder::new(&archive).expect("decoder");
     let rows = archive.rows([0, 1]).expect("there");
+    let rows = rows.slices();
     let mut random = Random::new(5);
     for _ in 0..40 {
         let mut number = |low: f32, high: f32| low + (high - low) * (random.next() % 1000) as f32 / 1000.0;
@@ -242,7 +247,7 @@ fn an_empty_batch_is_empty() {
     assert!(
         CpuDecoder::new(&archive)
             .expect("decoder")
-            .decode::<u8>(&[], &OutputSpec::default())
+            .decode::<u8>(&[[0; 0]; 0], &OutputSpec::default())
             .expect("decoded")
             .is_empty()
     );
@@ -276,6 +281,7 @@ fn arguments_that_do_not_fit_are_refused_and_nothing_is_written() {
     let archive = CASES[0].archive();
     let cpu = CpuDecoder::new(&archive).expect("decoder");
     let rows = archive.rows([0]).expect("there");
+    let rows = rows.slices();
     let image = archive.geometry().image_len();
     let u8_spec = OutputSpec::default();
     let f32_spec = OutputSpec { dtype: Dtype::F32, ..u8_spec };

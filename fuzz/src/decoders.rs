@@ -1,14 +1,15 @@
 //! Every decoder against the oracle.
 
 use kuat::{
-    Archive, CpuDecoder, CpuPath, Decoder, Dtype, Error, Geometry, Layout, NaiveDecoder, Normalization, OutputSpec,
+    Archive, CpuDecoder, CpuPath, Data, Decoder, Dtype, Error, Geometry, Layout, NaiveDecoder, Normalization,
+    OutputSpec,
 };
 
 use crate::input::Input;
 
 /// Decodes rows on every path, to memory that begins at an odd place and ends where the batch does, or a bit later: the
 /// result is the oracle's, bit for bit, or nothing is written.
-pub fn compare<D: AsRef<[u8]>>(archive: &Archive<D>, rows: &[&[u8]], spec: &OutputSpec, start: usize, behind: usize) {
+pub fn compare<D: Data>(archive: &Archive<D>, rows: &[&[u8]], spec: &OutputSpec, start: usize, behind: usize) {
     let naive = NaiveDecoder::new(archive).expect("a decoder for every codec");
     let len = spec.batch_len(archive.geometry(), rows.len());
     let mut expected = vec![0x55; len];

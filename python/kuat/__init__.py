@@ -4,7 +4,7 @@ import os
 
 from ._dataset import KuatDataset
 from ._encode import ArchiveWriter, encode
-from ._kuat import UNOPTIMIZED, Batch, Error, KuatArchive, __version__, devices, set_num_threads
+from ._kuat import UNOPTIMIZED, Batch, DamageWarning, Error, KuatArchive, __version__, devices, set_num_threads
 
 # GPUDataset and GPUDecoder are not among them, so that `from kuat import *` does not need torch.
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "IMAGENET_STD",
     "ArchiveWriter",
     "Batch",
+    "DamageWarning",
     "Error",
     "KuatArchive",
     "KuatDataset",

@@ -67,15 +67,22 @@ class KuatDataset:
         """Yields the batches of an epoch, decoded ahead by threads of their own, as dicts.
 
         "images" is an array as `KuatArchive.decode_batch` returns it, "labels" an int64 array, -1 where there is no
-        label, and "captions" a list of str, or None if the archive has no captions.
+        label, and "captions" a list of str, or None if the archive has no captions. If the archive's `damaged` is
+        "skip" or "mask", there are also "samples", their numbers, int64, and "intact", a boolean array, False where an
+        image is masked because its sample is damaged.
         """
         batches = self.archive._batches(
             self.batch_size, epoch=epoch, resident=self._resident, **self._order, **self._output
         )
-        return (
-            {"images": images.numpy(), "labels": labels, "captions": self.archive.captions(samples)}
-            for samples, labels, images in batches
-        )
+        return (self._batch(*batch) for batch in batches)
+
+    def _batch(self, samples, labels, images):
+        batch = {"images": images.numpy(), "labels": labels, "captions": self.archive.captions(samples)}
+        if not self.archive._raises:
+            batch["samples"] = samples
+            batch["intact"] = samples >= 0
+            batch["intact"][images.masked] = False
+        return batch
 
     def __repr__(self):
         return f"KuatDataset({self.archive!r}, batch_size={self.batch_size})"

@@ -3,7 +3,7 @@ from typing import Any, Generic, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import TypeVar
+from typing_extensions import NotRequired, TypeVar
 
 from . import _kuat
 
@@ -13,6 +13,8 @@ class _Batch(TypedDict, Generic[_T]):
     images: NDArray[_T]
     labels: NDArray[np.int64]
     captions: list[str] | None
+    samples: NotRequired[NDArray[np.int64]]
+    intact: NotRequired[NDArray[np.bool_]]
 
 class KuatDataset(Generic[_T]):
     archive: _kuat.KuatArchive

@@ -139,6 +139,7 @@ def encode(
     Exception
         Whatever the source raises, as it is.
     """
+    _check_over(options.get("codebook"), path)
     options = _options(**options)
     classes = checked_classes(classes)
     path = os.fsdecode(path)
@@ -209,6 +210,7 @@ class ArchiveWriter:
         progress=True,
         **options,
     ):
+        _check_over(options.get("codebook"), path)
         options = _options(**options)
         if options.resume:
             raise ValueError("resume is True, expected False for images that come one by one")
@@ -355,6 +357,12 @@ def _options(
         device=device,
         resume=bool(resume),
     )
+
+
+def _check_over(codebook, path):
+    """Sees to it that an archive is not replaced by one that is made with its codebook."""
+    if isinstance(codebook, _kuat.KuatArchive) and os.path.exists(path) and os.path.samefile(codebook.path, path):
+        raise ValueError(f"path is {os.fspath(path)!r}, the archive whose codebook is taken, expected another file")
 
 
 def _is_builtin(codebook):

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use kuat::{Archive, Geometry, LayerBooks, OutputSpec};
+use kuat::{Archive, Check, Geometry, LayerBooks, OnDamage, OpenOptions, OutputSpec};
 use numpy::{PyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
 use rayon::prelude::*;
 
 use crate::batch::Batch;
@@ -28,9 +29,24 @@ use crate::unsigned::Unsigned;
 /// `path` is a str or PathLike. Raises FileNotFoundError, another OSError, or `kuat.Error` if the file is no valid
 /// archive. Archives may be used from any thread, pickled (by path), carried across `fork()`, and closed, by `close()`
 /// or a `with` statement; arrays that came from one stay valid.
+///
+/// `check` says when checksums are compared, if the archive carries them: "read", a row's each time it is read and any
+/// other part's when it is first used; "open", all of them now, which reads the whole file; "never".
+///
+/// `damaged` says what becomes of a sample whose row is not what was written: "raise", `kuat.Error` with its number;
+/// "skip", batches have that many images fewer (ask `intact` first where labels must stay beside images); "mask", its
+/// image is zeros, its label -1. The last two give a `kuat.DamageWarning` and note it in `damaged`. A single image
+/// cannot be skipped, so it raises; so does damage that all samples share.
+///
+/// `access` says how the file is read: "map", mapped into memory, which copies nothing; a file that was cut short
+/// raises `kuat.Error`, but one that is cut, or whose disk fails, while a call reads from it ends the process (SIGBUS).
+/// "read", what is needed is read at each call, and whatever happens to the file is an exception. "auto" is "map" for
+/// files of local disks, "read" for those of network and user-space file systems (Linux, macOS).
 #[pyclass(frozen, weakref, module = "kuat")]
 pub(crate) struct KuatArchive {
     path: PathBuf,
+    options: OpenOptions,
+    on_damage: OnDamage,
     /// `None` once closed. Locked for moments only, with the interpreter attached: nobody holds it across a `fork()`.
     opened: Mutex<Option<Arc<Opened>>>,
 }
@@ -43,7 +59,17 @@ impl KuatArchive {
 
     /// The codebooks of its layers; ValueError if the codec is another.
     pub fn books(&self) -> PyResult<LayerBooks> {
-        Ok(self.opened()?.archive.layers().map_err(raise)?.books())
+        self.opened()?.archive.layers().and_then(|layers| layers.books()).map_err(raise)
+    }
+
+    fn packed_batch(&self, py: Python<'_>, ids: &Bound<'_, PyAny>, on_damage: OnDamage) -> PyResult<Py<PyAny>> {
+        let opened = self.opened()?;
+        let samples = samples(ids, opened.archive.samples())?;
+        let rows = py.detach(|| opened.rows(&samples, on_damage))?;
+        opened.tell(py, rows.damaged())?;
+        let memory = py.detach(|| opened.read(|_| opened.packed(&rows)))?;
+        let batch = Batch { memory, device: "cpu".into(), masked: rows.masked().to_vec() };
+        Ok(Batch::numpy(Bound::new(py, batch)?).unbind())
     }
 
     fn geometry(&self) -> PyResult<Geometry> {
@@ -54,13 +80,20 @@ impl KuatArchive {
 #[pymethods]
 impl KuatArchive {
     #[new]
-    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+    #[pyo3(signature = (path, check="read", damaged="raise", access="auto"))]
+    fn new(py: Python<'_>, path: PathBuf, check: &str, damaged: &str, access: &str) -> PyResult<Self> {
+        let options = OpenOptions { check: check.parse().map_err(raise)?, access: access.parse().map_err(raise)? };
+        let on_damage = damaged.parse().map_err(raise)?;
         // What cannot be imported, or is interrupted in it, is an exception here and a panic where arrays are made.
         py.import("numpy")?;
         let path = std::path::absolute(&path).unwrap_or(path);
-        let archive = py.detach(|| Archive::open(&path)).map_err(|error| raise_for_archive(&path, error))?;
-        let opened = Opened::new(archive);
-        Ok(Self { path, opened: Mutex::new(Some(Arc::new(opened))) })
+        let archive = py.detach(|| -> PyResult<_> {
+            let open = || Archive::open_with(&path, &options).map_err(|error| raise_for_archive(&path, error));
+            // Threads are started only when they are needed: how many may be said later.
+            if options.check == Check::Open { Process::current().threads()?.install(open) } else { open() }
+        })?;
+        let opened = Opened::new(py, archive, on_damage)?;
+        Ok(Self { path, options, on_damage, opened: Mutex::new(Some(Arc::new(opened))) })
     }
 
     /// The file's absolute path.
@@ -143,15 +176,17 @@ impl KuatArchive {
     /// against the resized source, 0 to 100, and 100 where they are equal; None if it is not recorded.
     #[getter]
     fn psnr<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyArray1<f32>>>> {
-        let psnr: Option<Vec<f32>> = self.opened()?.archive.psnr().map(Iterator::collect);
+        let opened = self.opened()?;
+        let psnr = py.detach(|| opened.read(Archive::psnr))?;
         Ok(psnr.map(|psnr| PyArray1::from_vec(py, psnr)))
     }
 
     /// What the archive holds, with the keys of `kuat info --json`.
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let archive = &self.opened()?.archive;
-        let info = to_python(py, &archive.info())?;
-        info.set_item("ledger", to_python(py, &archive.ledger().map(|ledger| ledger.summary()))?)?;
+        let opened = self.opened()?;
+        let info = to_python(py, &opened.archive.info())?;
+        let ledger = py.detach(|| opened.read(Archive::ledger))?;
+        info.set_item("ledger", to_python(py, &ledger.map(|ledger| ledger.summary()))?)?;
         info.set_item("archive", self.path.as_os_str())?;
         Ok(info)
     }
@@ -178,11 +213,15 @@ impl KuatArchive {
         let decoder = opened.cpu_decoder(py)?;
         let spec = OutputSpec::default();
         let [_, height, width, channels] = spec.layout.shape(decoder.geometry(), 1);
-        let (row, threads) = py.detach(|| -> PyResult<_> {
-            Ok((opened.rows(&[sample]).map_err(raise)?, Process::current().threads()?))
-        })?;
+        // There is no image to leave out.
+        let on_damage = if opened.on_damage == OnDamage::Mask { OnDamage::Mask } else { OnDamage::Raise };
+        let (row, threads) =
+            py.detach(|| -> PyResult<_> { Ok((opened.rows(&[sample], on_damage)?, Process::current().threads()?)) })?;
+        opened.tell(py, row.damaged())?;
         pooled_array(py, &[height, width, channels], ElementType::U8, |bytes| {
-            threads.install(|| decoder.decode_bytes(&row, &spec, bytes))
+            threads.install(|| decoder.decode_bytes(&row.slices(), &spec, bytes))?;
+            row.mask(bytes);
+            Ok(())
         })
     }
 
@@ -218,8 +257,9 @@ impl KuatArchive {
         let target = Target::new(out, to)?;
         let spec = output_spec(opened.archive.geometry(), dtype, layout, mean, std)?;
         let samples = samples(ids, opened.archive.samples())?;
-        let rows = py.detach(|| opened.rows(&samples)).map_err(raise)?;
-        target.decode(py, &opened.decoder(py, &device)?, &rows, &spec)
+        let rows = py.detach(|| opened.rows(&samples, opened.on_damage))?;
+        opened.tell(py, rows.damaged())?;
+        target.decode(py, &opened.decoder(py, &device)?, &rows.slices(), rows.masked(), &spec)
     }
 
     /// Images from indices, as `get_indices_batch` returns them: (batch, grid_size) uint32, C-contiguous. An index
@@ -267,7 +307,7 @@ impl KuatArchive {
         let rows: Vec<Vec<u8>> =
             py.detach(|| threads.install(|| indices.par_chunks_exact(patches).map(pack).collect()));
         let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
-        target.decode(py, &opened.decoder(py, &device)?, &rows, &spec)
+        target.decode(py, &opened.decoder(py, &device)?, &rows, &[], &spec)
     }
 
     /// What `device` stands for here: "cpu", or the adapter's name and API. Opens the device.
@@ -277,41 +317,52 @@ impl KuatArchive {
     }
 
     /// The label of a sample; None if it has none.
-    fn label(&self, index: &Bound<'_, PyAny>) -> PyResult<Option<i64>> {
+    fn label(&self, py: Python<'_>, index: &Bound<'_, PyAny>) -> PyResult<Option<i64>> {
         let opened = self.opened()?;
-        opened.archive.label(one(index, opened.archive.samples())?).map_err(raise)
+        let sample = one(index, opened.archive.samples())?;
+        if opened.is_masked(sample) {
+            return Ok(None);
+        }
+        py.detach(|| opened.read(|archive| archive.label(sample)))
     }
 
     /// The labels of samples as int64, -1 where there is none. `ids` is as for `decode_batch`.
     fn labels<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<i64>>> {
         let opened = self.opened()?;
         let samples = samples(ids, opened.archive.samples())?;
-        Ok(PyArray1::from_vec(py, labels(&opened.archive, &samples).map_err(raise)?))
+        let mut labels = py.detach(|| opened.read(|archive| labels(archive, &samples)))?;
+        for (label, _) in labels.iter_mut().zip(samples).filter(|(_, sample)| opened.is_masked(*sample)) {
+            *label = -1;
+        }
+        Ok(PyArray1::from_vec(py, labels))
     }
 
     /// The labels of all samples as int64, -1 where there is none.
     fn all_labels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
-        let archive = &self.opened()?.archive;
-        let labels: Option<Vec<i64>> = archive.labels().map(Iterator::collect);
-        Ok(PyArray1::from_vec(py, labels.unwrap_or_else(|| vec![-1; archive.samples()])))
+        let opened = self.opened()?;
+        let labels = py.detach(|| opened.read(Archive::labels))?;
+        Ok(PyArray1::from_vec(py, labels.unwrap_or_else(|| vec![-1; opened.archive.samples()])))
     }
 
     /// The caption of a sample; None if the archive has none.
-    fn caption(&self, index: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+    fn caption(&self, py: Python<'_>, index: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
         let opened = self.opened()?;
         let sample = one(index, opened.archive.samples())?;
-        Ok(opened.archive.caption(sample).map_err(raise)?.map(Into::into))
+        py.detach(|| opened.read(|archive| Ok(archive.caption(sample)?.map(Into::into))))
     }
 
     /// The captions of samples; None if the archive has none. `ids` is as for `decode_batch`.
-    fn captions(&self, ids: &Bound<'_, PyAny>) -> PyResult<Option<Vec<String>>> {
+    fn captions(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Option<Vec<String>>> {
         let opened = self.opened()?;
         let samples = samples(ids, opened.archive.samples())?;
         if samples.is_empty() && !opened.archive.info().captions {
             return Ok(None);
         }
-        let captions = samples.into_iter().map(|sample| Ok(opened.archive.caption(sample)?.map(Into::into)));
-        captions.collect::<kuat::Result<_>>().map_err(raise)
+        py.detach(|| {
+            opened.read(|archive| {
+                samples.into_iter().map(|sample| Ok(archive.caption(sample)?.map(Into::into))).collect()
+            })
+        })
     }
 
     /// The codewords as stored: (codewords, patch height, patch width, channels) uint8, a copy. ValueError if the codec
@@ -321,8 +372,9 @@ impl KuatArchive {
         let opened = self.opened()?;
         let (vq, g) = (opened.archive.vq().map_err(raise)?, opened.archive.geometry());
         let shape = [vq.codewords(), g.patch_height(), g.patch_width(), g.channels()];
+        let codebook = py.detach(|| opened.read(|_| vq.codebook()))?;
         pooled_array(py, &shape, ElementType::U8, |bytes| {
-            bytes.copy_from_slice(vq.codebook());
+            bytes.copy_from_slice(&codebook);
             Ok(())
         })
     }
@@ -333,12 +385,13 @@ impl KuatArchive {
         let opened = self.opened()?;
         let vq = opened.archive.vq().map_err(raise)?;
         let shape = [vq.codewords(), opened.archive.geometry().codeword_len()];
-        let threads = py.detach(|| Process::current().threads())?;
+        let (threads, codebook) =
+            py.detach(|| -> PyResult<_> { Ok((Process::current().threads()?, opened.read(|_| vq.codebook())?)) })?;
         pooled_array(py, &shape, ElementType::F32, |bytes| {
             let spec = OutputSpec::default();
             let table: [f32; 256] = std::array::from_fn(|value| spec.value(value as u8, 0));
             let values: &mut [f32] = bytemuck::cast_slice_mut(bytes);
-            let pairs = values.par_iter_mut().zip(vq.codebook()).with_min_len(1 << 16);
+            let pairs = values.par_iter_mut().zip(codebook.par_iter()).with_min_len(1 << 16);
             threads.install(|| pairs.for_each(|(value, &byte)| *value = table[usize::from(byte)]));
             Ok(())
         })
@@ -352,12 +405,13 @@ impl KuatArchive {
         let archive = &opened.archive;
         let width = archive.vq().map_err(raise)?.index_width();
         let samples = samples(ids, archive.samples())?;
-        let rows = py.detach(|| opened.rows(&samples)).map_err(raise)?;
+        let rows = py.detach(|| opened.rows(&samples, opened.on_damage))?;
+        opened.tell(py, rows.damaged())?;
         let patches = archive.geometry().patches();
         let threads = py.detach(|| Process::current().threads())?;
         pooled_array(py, &[rows.len(), patches], ElementType::U32, |bytes| {
             let indices: &mut [u32] = bytemuck::cast_slice_mut(bytes);
-            let pairs = indices.par_chunks_exact_mut(patches).zip(&rows);
+            let pairs = indices.par_chunks_exact_mut(patches).zip(rows.par_iter());
             threads.install(|| pairs.for_each(|(indices, row)| width.unpack(row, 0, indices)));
             Ok(())
         })
@@ -366,12 +420,51 @@ impl KuatArchive {
     /// The index rows of samples as stored: (batch, bytes per row) uint8. `ids` is as for `decode_batch`. ValueError if
     /// the codec is not "vq".
     fn get_packed_batch(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.packed_batch(py, ids, self.opened()?.on_damage)
+    }
+
+    /// As `get_packed_batch`, but has zeros for damaged samples even if they are to be left out.
+    fn _all_packed(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let on_damage = self.opened()?.on_damage;
+        self.packed_batch(py, ids, if on_damage == OnDamage::Skip { OnDamage::Mask } else { on_damage })
+    }
+
+    /// Those of these samples that are not damaged, as int64, in the order asked for: their rows are read and compared
+    /// with their checksums, unless that was done at opening or should never be. `ids` is as for `decode_batch`.
+    fn intact<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<i64>>> {
         let opened = self.opened()?;
         let samples = samples(ids, opened.archive.samples())?;
-        let batch = py.detach(|| -> PyResult<_> {
-            Process::current().threads()?.install(|| opened.packed(&opened.rows(&samples)?)).map_err(raise)
+        let intact = py.detach(|| -> PyResult<Vec<i64>> {
+            let mut intact = Vec::with_capacity(samples.len());
+            // Bounds the memory that rows take that are read rather than mapped.
+            for some in samples.chunks(256) {
+                let rows = opened.rows(some, OnDamage::Skip)?;
+                intact.extend(rows.samples().iter().map(|&sample| sample as i64));
+            }
+            Ok(intact)
         })?;
-        Ok(Batch::numpy(Bound::new(py, Batch { memory: batch, device: "cpu".into() })?).unbind())
+        Ok(PyArray1::from_vec(py, intact))
+    }
+
+    /// Whether damaged samples are left out of batches.
+    #[getter]
+    fn _skips(&self) -> bool {
+        self.on_damage == OnDamage::Skip
+    }
+
+    /// Whether a damaged sample raises.
+    #[getter]
+    fn _raises(&self) -> bool {
+        self.on_damage == OnDamage::Raise
+    }
+
+    /// The damaged samples met so far and what is wrong with each, a dict by number: with check="open" all of them, else
+    /// those that `damaged` had skipped or masked. `verify()` looks for all.
+    #[getter]
+    fn damaged<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        self.opened()?.damaged().iter().try_for_each(|(sample, problem)| dict.set_item(sample, problem))?;
+        Ok(dict)
     }
 
     /// An iterator over an epoch's batches, made ahead by threads: (samples, labels, images), int64 arrays and a
@@ -425,8 +518,10 @@ impl KuatArchive {
         self.close();
     }
 
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyAny>,))> {
-        Ok((slf.get_type().into_any(), (slf.get().path(slf.py())?,)))
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let Self { options: OpenOptions { check, access }, on_damage, .. } = slf.get();
+        let arguments = (slf.get().path(slf.py())?, check.name(), on_damage.name(), access.name());
+        Ok((slf.get_type().into_any(), arguments.into_pyobject(slf.py())?))
     }
 
     fn __repr__(&self) -> String {

@@ -19,6 +19,9 @@ pub(crate) struct Batch {
     /// What decoded it: "cpu", or the adapter's name and API.
     #[pyo3(get)]
     pub device: String,
+    /// Places in the batch of images that are zeros because their samples are damaged.
+    #[pyo3(get)]
+    pub masked: Vec<usize>,
 }
 
 #[pymethods]

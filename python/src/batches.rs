@@ -1,11 +1,12 @@
 //! The batches of an epoch, made ahead of their use.
 
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kuat::OutputSpec;
 use kuat::gpu::{PendingBatch, Stream};
 use kuat::loader::{Epoch, EpochOptions, NotYet, Prefetch};
+use kuat::{BadSample, OnDamage, OutputSpec, Rows, mask};
 use numpy::PyArray1;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -13,7 +14,7 @@ use pyo3::prelude::*;
 use crate::batch::Batch;
 use crate::error::raise;
 use crate::memory::Memory;
-use crate::opened::{Maker, Opened, labels};
+use crate::opened::{Damaged, Maker, Opened, labels};
 use crate::process::{Local, Process};
 
 /// How often a waiting iterator looks for Ctrl-C.
@@ -21,9 +22,28 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// A batch on its way to Python.
 struct Made {
-    samples: Vec<i64>,
+    picked: Picked,
     labels: Vec<i64>,
     memory: Arc<Memory>,
+}
+
+/// The images of a batch, and whose they are.
+type Images = (Picked, Arc<Memory>);
+
+/// Whose images a batch holds.
+struct Picked {
+    samples: Vec<usize>,
+    /// What was found damaged.
+    damaged: Vec<BadSample>,
+    /// Places in the batch of images that are masked.
+    masked: Vec<usize>,
+}
+
+impl Picked {
+    fn new(rows: &Rows) -> Self {
+        let (samples, damaged) = (rows.samples().to_vec(), rows.damaged().to_vec());
+        Self { samples, damaged, masked: rows.masked().to_vec() }
+    }
 }
 
 /// (samples, labels, images) of one batch in Python.
@@ -35,6 +55,7 @@ type Item<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>, Bound<'p
 pub(crate) struct Batches {
     /// Locked only without the interpreter; a thread that does not survive a `fork()` fills it.
     made: Local<Mutex<Prefetch<Made>>>,
+    opened: Arc<Opened>,
     len: usize,
     device: String,
 }
@@ -59,48 +80,106 @@ impl Batches {
             Ok((process.threads()?, Arc::new(epoch)))
         })?;
         let len = epoch.len();
-        let mut make = make(Arc::clone(&opened), Arc::clone(&epoch), maker, spec);
+        let mut make = make(Arc::clone(&opened), epoch, maker, spec);
+        let source = Arc::clone(&opened);
         let made = Prefetch::new(len, ahead, move |batch| {
-            let memory = process.work_ahead(|| threads.install(|| make(batch)))?;
-            let samples = epoch.batch(batch);
-            let labels = labels(&opened.archive, samples)?;
-            Ok(Made { samples: samples.iter().map(|&sample| sample as i64).collect(), labels, memory })
+            process.work_ahead(|| {
+                threads.install(|| {
+                    let (picked, memory) = make(batch)?;
+                    let mut labels = labels(&source.archive, &picked.samples)?;
+                    picked.masked.iter().for_each(|&place| labels[place] = -1);
+                    Ok(Made { picked, labels, memory })
+                })
+            })
         })
         .map_err(raise)?;
-        Ok(Self { made: Local::new(Mutex::new(made)), len, device })
+        Ok(Self { made: Local::new(Mutex::new(made)), opened, len, device })
     }
 }
 
 /// What makes a batch in memory, called with 0, 1, ...
-type Make = Box<dyn FnMut(usize) -> kuat::Result<Arc<Memory>> + Send>;
+type Make = Box<dyn FnMut(usize) -> kuat::Result<Images> + Send>;
 
 fn make(opened: Arc<Opened>, epoch: Arc<Epoch>, maker: Maker, spec: OutputSpec) -> Make {
     match maker {
-        Maker::None => Box::new(move |_| opened.packed(&[])),
-        Maker::Packed => Box::new(move |batch| opened.packed(&opened.rows_of(&epoch, batch)?)),
-        Maker::Cpu(decoder) => Box::new(move |batch| opened.decode(&*decoder, &opened.rows_of(&epoch, batch)?, &spec)),
+        Maker::None => {
+            let known = Known::new(&opened);
+            Box::new(move |batch| Ok((known.pick(epoch.batch(batch)), opened.packed(&Rows::default())?)))
+        }
+        Maker::Packed => Box::new(move |batch| {
+            let rows = opened.rows_of(&epoch, batch)?;
+            Ok((Picked::new(&rows), opened.packed(&rows)?))
+        }),
+        Maker::Cpu(decoder) => Box::new(move |batch| {
+            let rows = opened.rows_of(&epoch, batch)?;
+            Ok((Picked::new(&rows), opened.decode(&*decoder, &rows, &spec)?))
+        }),
         Maker::Gpu(decoder) => {
-            let (from, order) = (Arc::clone(&opened), Arc::clone(&epoch));
-            streamed(opened, epoch, spec, move |batch| decoder.submit(&from.rows_of(&order, batch)?, &spec))
+            let from = Arc::clone(&opened);
+            streamed(opened, epoch.len(), spec, move |batch| {
+                let rows = from.rows_of(&epoch, batch)?;
+                Ok((Picked::new(&rows), decoder.submit(&rows, &spec)?))
+            })
         }
         Maker::Resident(resident) => {
-            let order = Arc::clone(&epoch);
-            streamed(opened, epoch, spec, move |batch| resident.submit(order.batch(batch), &spec))
+            let known = Known::new(&opened);
+            streamed(opened, epoch.len(), spec, move |batch| {
+                let picked = known.pick(epoch.batch(batch));
+                let pending = resident.submit(&picked.samples, &spec)?;
+                Ok((picked, pending))
+            })
         }
+    }
+}
+
+/// Damage that was found when all rows were sent to a device.
+struct Known {
+    damaged: Arc<Damaged>,
+    skip: bool,
+}
+
+impl Known {
+    fn new(opened: &Opened) -> Self {
+        Self { damaged: opened.damaged(), skip: opened.on_damage == OnDamage::Skip }
+    }
+
+    /// The samples of a batch without those to be skipped, and the places of those to be masked.
+    fn pick(&self, samples: &[usize]) -> Picked {
+        let is_damaged = |sample: &usize| self.damaged.contains_key(sample);
+        let (kept, masked) = match self.skip {
+            true => (samples.iter().copied().filter(|sample| !is_damaged(sample)).collect(), Vec::new()),
+            false => (samples.to_vec(), (0..samples.len()).filter(|&place| is_damaged(&samples[place])).collect()),
+        };
+        Picked { samples: kept, damaged: Vec::new(), masked }
     }
 }
 
 /// Batches of a GPU, which has several in flight.
 fn streamed(
     opened: Arc<Opened>,
-    epoch: Arc<Epoch>,
+    len: usize,
     spec: OutputSpec,
-    submit: impl FnMut(usize) -> kuat::Result<PendingBatch> + Send + 'static,
+    mut submit: impl FnMut(usize) -> kuat::Result<(Picked, PendingBatch)> + Send + 'static,
 ) -> Make {
-    let mut stream = Stream::new(epoch.len(), submit);
-    Box::new(move |batch| {
-        let shape = spec.layout.shape(opened.archive.geometry(), epoch.batch(batch).len());
-        Memory::filled(&shape, spec.dtype.into(), |bytes| stream.read_into(bytes))
+    let (sender, submitted) = channel();
+    let mut stream = Stream::new(len, move |batch| {
+        let (picked, pending) = submit(batch)?;
+        // The receiver lives beside the stream.
+        let _ = sender.send(picked);
+        Ok(pending)
+    });
+    Box::new(move |_| {
+        stream.submit_ahead();
+        // What could not be submitted is an error of the stream's, which looks at it before it looks at the output.
+        let picked: Option<Picked> = submitted.try_recv().ok();
+        let samples = picked.as_ref().map_or(0, |picked| picked.samples.len());
+        let shape = spec.layout.shape(opened.archive.geometry(), samples);
+        let memory = Memory::filled(&shape, spec.dtype.into(), |bytes| {
+            stream.read_into(bytes).map(|()| {
+                picked.iter().for_each(|picked| mask(&picked.masked, samples, bytes));
+            })
+        })?;
+        Ok((picked.ok_or(kuat::Error::Interrupted)?, memory))
     })
 }
 
@@ -125,8 +204,10 @@ impl Batches {
                 Err(NotYet) => py.check_signals()?,
                 Ok(None) => return Ok(None),
                 Ok(Some(made)) => {
-                    let Made { samples, labels, memory } = made.map_err(raise)?;
-                    let batch = Bound::new(py, Batch { memory, device: self.device.clone() })?;
+                    let Made { picked: Picked { samples, damaged, masked }, labels, memory } = made.map_err(raise)?;
+                    self.opened.tell(py, &damaged)?;
+                    let samples = samples.into_iter().map(|sample| sample as i64).collect();
+                    let batch = Bound::new(py, Batch { memory, device: self.device.clone(), masked })?;
                     return Ok(Some((PyArray1::from_vec(py, samples), PyArray1::from_vec(py, labels), batch)));
                 }
             }

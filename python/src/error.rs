@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use pyo3::create_exception;
 use pyo3::exceptions::{
     PyException, PyFileNotFoundError, PyIndexError, PyKeyboardInterrupt, PyMemoryError, PyOSError, PyPermissionError,
-    PyTypeError, PyValueError,
+    PyTypeError, PyUserWarning, PyValueError,
 };
 use pyo3::prelude::*;
 
@@ -14,6 +14,13 @@ create_exception!(
     Error,
     PyException,
     "What kuat raises where no built-in exception fits: damaged archives, GPUs."
+);
+
+create_exception!(
+    kuat,
+    DamageWarning,
+    PyUserWarning,
+    "A damaged sample was left out of a batch or masked, as `damaged` asked for."
 );
 
 /// The exception for an error, with its whole message.

@@ -40,7 +40,7 @@ mod _kuat {
     #[pymodule_export]
     use super::encode::{encode_path, encode_source};
     #[pymodule_export]
-    use super::error::Error;
+    use super::error::{DamageWarning, Error};
     #[pymodule_export]
     use super::memory::live_memory;
     #[pymodule_export]

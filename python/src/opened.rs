@@ -1,22 +1,32 @@
 //! What an open archive holds: the file, and the decoders that were made for it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kuat::gpu::{GpuDecoder, Resident, Select};
 use kuat::loader::Epoch;
-use kuat::{Archive, CpuDecoder, Decoder, OutputSpec};
+use kuat::{Archive, BadSample, CpuDecoder, Decoder, OnDamage, OutputSpec, Rows};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use rayon::prelude::*;
 
 use crate::device::Device;
-use crate::error::raise;
+use crate::error::{DamageWarning, Error, raise};
 use crate::memory::{ElementType, Memory};
 use crate::process::{Local, Process};
+
+/// Damaged samples that a message names.
+const LISTED: usize = 10;
+
+/// What is wrong with samples, by number.
+pub(crate) type Damaged = BTreeMap<usize, String>;
 
 /// An archive and the decoders that were made for it.
 pub(crate) struct Opened {
     pub archive: Archive,
+    pub on_damage: OnDamage,
+    /// What was found damaged so far, by sample. Locked as the decoders are.
+    damaged: Mutex<Arc<Damaged>>,
     /// The locks are held for moments only, with the interpreter attached, and never while a decoder is made.
     cpu: Mutex<Option<Arc<dyn Decoder>>>,
     gpus: Mutex<Vec<(Select, Local<GpuDecoder>)>>,
@@ -24,8 +34,59 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    pub fn new(archive: Archive) -> Self {
-        Self { archive, cpu: Mutex::default(), gpus: Mutex::default(), residents: Mutex::default() }
+    /// Also tells of what opening found damaged; an error if damage is one.
+    pub fn new(py: Python<'_>, archive: Archive, on_damage: OnDamage) -> PyResult<Self> {
+        let (damaged, cpu, gpus, residents) = Default::default();
+        let this = Self { archive, on_damage, damaged, cpu, gpus, residents };
+        let found: Vec<BadSample> = this.archive.damaged().cloned().collect();
+        if let (OnDamage::Raise, Some(first)) = (on_damage, found.first()) {
+            let numbers: Vec<String> = found.iter().take(LISTED).map(|bad| bad.sample.to_string()).collect();
+            let more = if found.len() > LISTED { ", ..." } else { "" };
+            return Err(Error::new_err(format!(
+                "{}: {} of {} samples are damaged: {}{more}; sample {}: {}; copy or download the archive again, or \
+                 give damaged=\"skip\" or \"mask\"",
+                this.archive.data().path().display(),
+                found.len(),
+                this.archive.samples(),
+                numbers.join(", "),
+                first.sample,
+                first.problem,
+            )));
+        }
+        this.tell(py, &found)?;
+        Ok(this)
+    }
+
+    /// What was found damaged so far.
+    pub fn damaged(&self) -> Arc<Damaged> {
+        Arc::clone(&locked(&self.damaged))
+    }
+
+    /// Whether a sample was found damaged and is masked.
+    pub fn is_masked(&self, sample: usize) -> bool {
+        self.on_damage == OnDamage::Mask && locked(&self.damaged).contains_key(&sample)
+    }
+
+    /// Remembers what was found damaged, and warns of what is new.
+    pub fn tell(&self, py: Python<'_>, damaged: &[BadSample]) -> PyResult<()> {
+        let new: Vec<String> = {
+            let mut known = locked(&self.damaged);
+            let new = damaged.iter().filter(|bad| !known.contains_key(&bad.sample)).collect::<Vec<_>>();
+            if new.is_empty() {
+                return Ok(());
+            }
+            let known = Arc::make_mut(&mut known);
+            new.iter().for_each(|bad| drop(known.insert(bad.sample, bad.problem.to_string())));
+            new.iter().map(|bad| format!("sample {} is damaged: {}", bad.sample, bad.problem)).collect()
+        };
+        let done = if self.on_damage == OnDamage::Skip { "left out" } else { "masked" };
+        let more = match new.len() {
+            1 => String::new(),
+            count => format!(" (and {} more of this batch)", count - 1),
+        };
+        let path = self.archive.data().path().display();
+        let message = format!("{path}: {}{more}; it is {done}, as asked; `damaged` lists all", new[0]);
+        py.import("warnings")?.call_method1("warn", (message, py.get_type::<DamageWarning>(), 2)).map(drop)
     }
 
     /// The decoder for a device, made when first asked for.
@@ -58,46 +119,78 @@ impl Opened {
     }
 
     fn gpu_decoder(&self, py: Python<'_>, select: &Select) -> PyResult<GpuDecoder> {
-        found_or_made(py, &self.gpus, select, || {
-            let device = Process::current().device(select)?;
-            GpuDecoder::new(&device, &self.archive).map_err(raise)
-        })
+        found_or_made(
+            py,
+            &self.gpus,
+            select,
+            |decoder| !decoder.device().is_lost(),
+            || {
+                let device = Process::current().device(select)?;
+                GpuDecoder::new(&device, &self.archive).map_err(raise)
+            },
+        )
     }
 
     fn resident(&self, py: Python<'_>, select: &Select) -> PyResult<Resident> {
         let decoder = self.gpu_decoder(py, select)?;
-        found_or_made(py, &self.residents, select, || Resident::new(&decoder, &self.archive, None).map_err(raise))
+        let found = Mutex::new(Vec::new());
+        let usable = |resident: &Resident| !resident.decoder().device().is_lost();
+        let resident = found_or_made(py, &self.residents, select, usable, || {
+            let threads = Process::current().threads()?;
+            let made = threads.install(|| match self.on_damage {
+                OnDamage::Raise => Ok((Resident::new(&decoder, &self.archive, None)?, Vec::new())),
+                OnDamage::Skip | OnDamage::Mask => Resident::with_damage(&decoder, &self.archive, None),
+            });
+            let (resident, damaged) = made.map_err(raise)?;
+            *locked(&found) = damaged;
+            Ok(resident)
+        })?;
+        self.tell(py, &locked(&found))?;
+        Ok(resident)
     }
 
-    /// The index rows of samples that are all used now. Waits for no disk, but where it is busy; call it without the
+    /// The rows of samples that are all used now. Waits for no disk, but where it is busy; call it without the
     /// interpreter.
-    pub fn rows(&self, samples: &[usize]) -> kuat::Result<Vec<&[u8]>> {
-        self.archive.will_need(samples.iter().copied())?;
-        self.archive.rows(samples.iter().copied())
+    pub fn rows(&self, samples: &[usize], on_damage: OnDamage) -> PyResult<Rows<'_>> {
+        let read = || {
+            self.archive.will_need(samples.iter().copied())?;
+            self.archive.rows_with(samples.iter().copied(), on_damage)
+        };
+        Process::current().threads()?.install(read).map_err(raise)
     }
 
-    /// The index rows of a batch, while those of the next are read from disk.
-    pub fn rows_of(&self, epoch: &Epoch, batch: usize) -> kuat::Result<Vec<&[u8]>> {
+    /// The rows of a batch, while those of the next are read from disk.
+    pub fn rows_of(&self, epoch: &Epoch, batch: usize) -> kuat::Result<Rows<'_>> {
         if batch == 0 {
             self.archive.will_need(epoch.batch(0).iter().copied())?;
         }
         self.archive.will_need(epoch.batch(batch + 1).iter().copied())?;
-        self.archive.rows(epoch.batch(batch).iter().copied())
+        self.archive.rows_with(epoch.batch(batch).iter().copied(), self.on_damage)
     }
 
-    /// Decodes index rows into new memory.
-    pub fn decode(&self, decoder: &dyn Decoder, rows: &[&[u8]], spec: &OutputSpec) -> kuat::Result<Arc<Memory>> {
+    /// Decodes rows into new memory.
+    pub fn decode(&self, decoder: &dyn Decoder, rows: &Rows, spec: &OutputSpec) -> kuat::Result<Arc<Memory>> {
         let shape = spec.layout.shape(self.archive.geometry(), rows.len());
-        Memory::filled(&shape, spec.dtype.into(), |bytes| decoder.decode_bytes(rows, spec, bytes))
+        Memory::filled(&shape, spec.dtype.into(), |bytes| {
+            decoder.decode_bytes(&rows.slices(), spec, bytes)?;
+            rows.mask(bytes);
+            Ok(())
+        })
     }
 
     /// Copies index rows, as stored, into new memory.
-    pub fn packed(&self, rows: &[&[u8]]) -> kuat::Result<Arc<Memory>> {
+    pub fn packed(&self, rows: &Rows) -> kuat::Result<Arc<Memory>> {
         let row_len = self.archive.vq()?.row_len();
         Memory::filled(&[rows.len(), row_len], ElementType::U8, |bytes| {
-            bytes.par_chunks_exact_mut(row_len).zip(rows).for_each(|(target, row)| target.copy_from_slice(row));
+            let pairs = bytes.par_chunks_exact_mut(row_len).zip(rows.par_iter());
+            pairs.for_each(|(target, row)| target.copy_from_slice(row));
             Ok(())
         })
+    }
+
+    /// Reads from the archive on the threads of this process; call it without the interpreter.
+    pub fn read<T: Send>(&self, read: impl FnOnce(&Archive) -> kuat::Result<T> + Send) -> PyResult<T> {
+        Process::current().threads()?.install(|| read(&self.archive)).map_err(raise)
     }
 }
 
@@ -132,22 +225,23 @@ fn gpu(py: Python<'_>, device: &Device) -> PyResult<Option<Select>> {
     }
 }
 
-/// What this process has made for a GPU, or what `make`, called without the interpreter, makes of it now.
+/// What this process has made for a GPU and still works, or what `make`, called without the interpreter, makes of it now.
 fn found_or_made<T: Clone + Send>(
     py: Python<'_>,
     all: &Mutex<Vec<(Select, Local<T>)>>,
     select: &Select,
+    works: impl Fn(&T) -> bool,
     make: impl FnOnce() -> PyResult<T> + Send,
 ) -> PyResult<T> {
     let found = |all: &[(Select, Local<T>)]| {
-        all.iter().filter(|(key, _)| key == select).find_map(|(_, made)| made.get().cloned())
+        all.iter().filter(|(key, _)| key == select).find_map(|(_, made)| made.get().filter(|made| works(made)).cloned())
     };
     if let Some(found) = found(&locked(all)) {
         return Ok(found);
     }
     let made = py.detach(make)?;
     let mut all = locked(all);
-    all.retain(|(_, made)| made.get().is_some());
+    all.retain(|(_, made)| made.get().is_some_and(&works));
     all.push((select.clone(), Local::new(made)));
     found(&all).ok_or_else(|| PyValueError::new_err("the process forked while a decoder was made"))
 }

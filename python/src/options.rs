@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use kuat::AtomicFile;
 use kuat::encode::{
     Choice, Codebook, CodecOptions, EncodeOptions, EncodeSummary, Goal, LayerOptions, LayerSource, PATCHES, Rate,
-    Searcher, Source, choose, encode,
+    Searcher, Source, check_output, choose, encode,
 };
 use kuat::progress::Progress;
 use numpy::{PyReadonlyArrayDyn, PyUntypedArrayMethods};
@@ -59,7 +58,7 @@ impl Options {
     pub fn encode(&self, source: &dyn Source, path: &Path, progress: &dyn Progress) -> kuat::Result<EncodeSummary> {
         let Some(goal) = self.goal else { return encode(source, path, &self.encode, progress) };
         // Now rather than after the trials: the folder may not exist.
-        drop(AtomicFile::create(path)?);
+        check_output(source, path)?;
         let patches = if self.any_patch { &PATCHES[..] } else { std::slice::from_ref(&self.encode.patch) };
         let Choice { options, .. } = choose(source, goal, &self.encode, patches, progress)?;
         encode(source, path, &options, progress)
@@ -133,6 +132,7 @@ impl Options {
             on_error: on_error.parse().map_err(raise)?,
             searcher: Searcher::Cpu,
             resume,
+            ..EncodeOptions::default()
         };
         options.geometry().map_err(raise)?;
         let gpu = py.detach(|| match device {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use kuat::BufferPool;
@@ -26,8 +26,8 @@ pub(crate) struct Process {
     memory: BufferPool,
     /// Each opened once, by what was asked for.
     devices: Mutex<HashMap<Select, Device>>,
-    /// The best real GPU, once looked for.
-    best: OnceLock<Option<Device>>,
+    /// Whether a real GPU was looked for and there is none.
+    has_no_gpu: AtomicBool,
     /// How many GPUs were opened or are being opened.
     gpus: AtomicUsize,
     /// Whether a process that this one was forked from had opened GPUs. Drivers have threads and locks of their own
@@ -59,7 +59,7 @@ impl Process {
             threads: RwLock::default(),
             memory: BufferPool::default(),
             devices: Mutex::default(),
-            best: OnceLock::new(),
+            has_no_gpu: AtomicBool::new(false),
             gpus: AtomicUsize::new(0),
             ahead: AtomicUsize::new(0),
             ending: AtomicBool::new(false),
@@ -85,35 +85,34 @@ impl Process {
                            by \"spawn\" or \"forkserver\", or decode with device=\"cpu\" or \"auto\"";
             return Err(Error::new_err(problem));
         }
-        if *select == Select::Best
-            && let Some(Some(device)) = self.best.get()
-        {
-            return Ok(device.clone());
-        }
-        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
-        match devices.get(select) {
-            Some(device) => Ok(device.clone()),
-            None => {
-                let device = self.open(select).map_err(raise)?;
-                Ok(devices.entry(select.clone()).or_insert(device).clone())
-            }
-        }
+        self.opened(select).map_err(raise)
     }
 
     /// The best real GPU, if there is one that can be used in this process. One that fails is an error.
     pub fn best_device(&self) -> PyResult<Option<Device>> {
-        if self.inherits_gpus {
+        if self.inherits_gpus || self.has_no_gpu.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        if let Some(found) = self.best.get() {
-            return Ok(found.clone());
+        match self.opened(&Select::Best) {
+            Ok(device) => Ok(Some(device)),
+            Err(kuat::Error::NoAdapter { .. }) => {
+                self.has_no_gpu.store(true, Ordering::Relaxed);
+                Ok(None)
+            }
+            Err(error) => Err(raise(error)),
         }
-        let found = match self.open(&Select::Best) {
-            Ok(device) => Some(device),
-            Err(kuat::Error::NoAdapter { .. }) => None,
-            Err(error) => return Err(raise(error)),
-        };
-        Ok(self.best.get_or_init(|| found).clone())
+    }
+
+    /// A GPU, opened when first asked for, and again once it was lost.
+    fn opened(&self, select: &Select) -> kuat::Result<Device> {
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(device) = devices.get(select).filter(|device| !device.is_lost()) {
+            return Ok(device.clone());
+        }
+        // What is left of one that was lost goes before.
+        devices.remove(select);
+        let device = self.open(select)?;
+        Ok(devices.entry(select.clone()).or_insert(device).clone())
     }
 
     /// The GPU adapters of the machine. Counts as using them, as drivers are loaded, until it is done.
@@ -142,7 +141,7 @@ impl Process {
         // Batches that were submitted and nobody waits for.
         let devices: Vec<Device> =
             self.devices.try_lock().map(|devices| devices.values().cloned().collect()).unwrap_or_default();
-        for device in devices.iter().chain(self.best.get().into_iter().flatten()) {
+        for device in &devices {
             // What it cannot do any more is of no interest now.
             let _ = device.finish();
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kuat::{Decoder, OutputSpec};
+use kuat::{Decoder, OutputSpec, mask};
 use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -42,24 +42,29 @@ impl<'py> Target<'py> {
         py: Python<'py>,
         decoder: &Arc<dyn Decoder>,
         rows: &[&[u8]],
+        masked: &[usize],
         spec: &OutputSpec,
     ) -> PyResult<Bound<'py, PyAny>> {
         let shape = spec.layout.shape(decoder.geometry(), rows.len());
         let element = ElementType::from(spec.dtype);
         if let Target::Out(out, array) = self {
             match element {
-                ElementType::U8 => decode_out::<u8>(py, decoder, rows, spec, &array)?,
-                ElementType::F16 => decode_out::<kuat::f16>(py, decoder, rows, spec, &array)?,
-                _ => decode_out::<f32>(py, decoder, rows, spec, &array)?,
+                ElementType::U8 => decode_out::<u8>(py, decoder, rows, masked, spec, &array)?,
+                ElementType::F16 => decode_out::<kuat::f16>(py, decoder, rows, masked, spec, &array)?,
+                _ => decode_out::<f32>(py, decoder, rows, masked, spec, &array)?,
             }
             return Ok(out);
         }
         let memory = py.detach(|| -> PyResult<_> {
             let threads = Process::current().threads()?;
-            let decode = || Memory::filled(&shape, element, |bytes| decoder.decode_bytes(rows, spec, bytes));
-            threads.install(decode).map_err(raise)
+            let decode = |bytes: &mut [u8]| {
+                decoder.decode_bytes(rows, spec, bytes)?;
+                mask(masked, rows.len(), bytes);
+                Ok(())
+            };
+            threads.install(|| Memory::filled(&shape, element, decode)).map_err(raise)
         })?;
-        let batch = Bound::new(py, Batch { memory, device: decoder.device_name().into() })?;
+        let batch = Bound::new(py, Batch { memory, device: decoder.device_name().into(), masked: masked.to_vec() })?;
         Ok(if matches!(self, Target::Dlpack) { batch.into_any() } else { Batch::numpy(batch) })
     }
 }
@@ -73,6 +78,7 @@ fn decode_out<T: kuat::Element + numpy::Element>(
     py: Python<'_>,
     decoder: &Arc<dyn Decoder>,
     rows: &[&[u8]],
+    masked: &[usize],
     spec: &OutputSpec,
     array: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
@@ -96,6 +102,9 @@ fn decode_out<T: kuat::Element + numpy::Element>(
     let slice = writable.as_slice_mut().map_err(|error| PyValueError::new_err(format!("out: {error}")))?;
     py.detach(|| {
         let threads = Process::current().threads()?;
-        threads.install(|| decoder.decode_bytes(rows, spec, bytemuck::cast_slice_mut(slice))).map_err(raise)
+        let bytes = bytemuck::cast_slice_mut(slice);
+        threads.install(|| decoder.decode_bytes(rows, spec, bytes)).map_err(raise)?;
+        mask(masked, rows.len(), bytes);
+        Ok(())
     })
 }

@@ -417,6 +417,12 @@ def test_files_that_are_none(tmp_path):
         kuat.KuatArchive("/dev/null/x.qvq")
     with pytest.raises((ValueError, OSError)):
         kuat.KuatArchive("nul\0.qvq")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.qvq")  # Opening it would wait for whoever writes to it.
+        for path in (tmp_path / "pipe.qvq", "/dev/zero"):
+            for access in ("auto", "map", "read"):
+                with pytest.raises(OSError, match="not a regular file"):
+                    kuat.KuatArchive(path, access=access)
     path = tmp_path / "file.qvq"
     random = np.random.default_rng(0)
     contents = [

@@ -1,10 +1,14 @@
 """GPUs."""
 
+import json
 import os
+import pathlib
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
-from helpers import DEVICES, assert_same, expected, outputs
+from helpers import DEVICES, LINUX, assert_same, expected, outputs, run
 
 import kuat
 
@@ -82,3 +86,52 @@ def test_devices_to_encode_on_are_checked(tmp_path):
         with pytest.raises(error):
             kuat.encode([np.zeros((4, 4, 3), np.uint8)], tmp_path / "out.qvq", device=wrong)
     assert not any(tmp_path.iterdir())
+
+
+LOST = """
+    import ctypes, sys
+    import numpy as np, kuat
+    fault = ctypes.CDLL(sys.argv[2]).kuat_fault
+    fault.argtypes = (ctypes.c_uint32, ctypes.c_uint64)
+    archive = kuat.KuatArchive(sys.argv[1])
+    images = archive.decode_batch(range(9), device="cpu")
+    def lost(work):
+        fault(4, 0)
+        try:
+            work()
+        except kuat.Error as error:
+            assert device["name"] in str(error) and "the device was lost" in str(error), error
+        else:
+            raise AssertionError("a lost device works")
+        fault(0, 0)
+    for device in kuat.devices():
+        if device["api"] == "vulkan":
+            index = device["index"]
+            decode = lambda: archive.decode_batch(range(9), device=index)
+            dataset = kuat.KuatDataset(archive, 1, device=index, resident=True)
+            epoch = lambda: np.concatenate([batch["images"] for batch in dataset.epoch()])
+            for work in (decode, epoch):
+                assert (work() == images).all()
+                lost(work)
+                assert (work() == images).all()
+            # Work under way.
+            batches = dataset.epoch()
+            next(batches)
+            lost(lambda: list(batches))
+            assert (decode() == images).all() and (epoch() == images).all()
+    print("done")
+"""
+
+
+@LINUX
+@pytest.mark.skipif(shutil.which("rustc") is None, reason="compiles a layer of Vulkan")
+def test_a_gpu_that_was_lost_is_opened_anew(path, tmp_path):
+    layer = tmp_path / "libkuat_faults.so"
+    source = pathlib.Path(__file__).parents[2] / "tests/faults/layer.rs"
+    options = ["--edition", "2024", "--crate-type", "cdylib", "-C", "panic=abort", "-o", layer]
+    subprocess.run(["rustc", *options, source], check=True)
+    about = {"name": "VK_LAYER_KUAT_faults", "type": "INSTANCE", "library_path": str(layer), "api_version": "1.3.0"}
+    about |= {"implementation_version": "1", "description": "Calls fail as those of a lost GPU do"}
+    (tmp_path / "faults.json").write_text(json.dumps({"file_format_version": "1.1.2", "layer": about}))
+    env = {**os.environ, "VK_LAYER_PATH": str(tmp_path), "VK_INSTANCE_LAYERS": "VK_LAYER_KUAT_faults"}
+    assert run(LOST, path, layer, env=env) == "done\n"

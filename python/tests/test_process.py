@@ -216,6 +216,40 @@ def test_fork_after_decoding(path, device):
     assert run(FORKED, path, device) == "done\n"
 
 
+FORKED_WHILE_BUSY = """
+    import os, signal, sys, threading
+    import kuat
+    archive = kuat.KuatArchive(sys.argv[1])
+    kinds = [{}, {"dtype": "float32"}, {"dtype": "float16", "layout": "NCHW"}, {"dtype": "float32", "std": 0.25, "mean": 0.5}]
+    def decode():
+        return [archive.decode_batch(range(9), device="cpu", **kind) for kind in kinds]
+    expected, end = decode(), threading.Event()
+    def work():
+        while not end.is_set():
+            decode()
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(40):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            right = all((found == wanted).all() for found, wanted in zip(decode(), expected))
+            os._exit(0 if right else 1)
+        _, status = os.waitpid(child, 0)
+        assert status == 0, status
+    end.set()
+    for thread in threads:
+        thread.join()
+    print("done")
+"""
+
+
+@UNIX
+def test_fork_while_threads_decode(path):
+    assert run(FORKED_WHILE_BUSY, path) == "done\n"
+
+
 WORKERS = """
     import multiprocessing, sys
     import kuat

@@ -21,6 +21,8 @@ except ModuleNotFoundError:
     pytest.skip("KUAT_TEST_WITHOUT_TORCH=1", allow_module_level=True)
 
 import torch.nn.functional as F  # noqa: E402, N812
+from helpers import GEOMETRIES as KINDS  # noqa: E402
+from helpers import make  # noqa: E402
 from torch.utils.data import DataLoader, Subset  # noqa: E402
 
 import kuat  # noqa: E402
@@ -662,3 +664,75 @@ optimizer.step()
 """
     environment = {name: value for name, value in os.environ.items() if name != "WGPU_BACKEND"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """(path, images as they were): the samples 2 and 7 of 9 are damaged."""
+    path = make(tmp_path / "broken.qvq", KINDS["rgb"])
+    images = kuat.KuatArchive(path).decode_batch(slice(None))
+    file = bytearray(path.read_bytes())
+    for row in kuat.KuatArchive(path).get_packed_batch([2, 7]):
+        place = file.index(row.tobytes())
+        file[place + 3] ^= 1
+    path.write_bytes(file)
+    return path, torch.from_numpy(images)
+
+
+def ways_of(archive):
+    """Data sets of every way from an archive to tensors of bytes."""
+    output = {"dtype": torch.uint8, "layout": "NHWC", "mean": None, "std": None}
+    for backend in (
+        Native(archive, "cpu", output),
+        *[kind(archive, torch.device("cpu"), output) for kind in (Gather, Sent)],
+    ):
+        dataset = GPUDataset(archive, device="cpu", normalize=False, layout="NHWC", dtype=torch.uint8)
+        dataset.decoder._backend = backend
+        yield dataset
+
+
+@pytest.mark.parametrize("resident", [False, True])
+@pytest.mark.filterwarnings("ignore::kuat.DamageWarning")
+def test_damaged_samples_are_left_out_with_their_labels(broken, resident):
+    path, images = broken
+    archive = kuat.KuatArchive(path, damaged="skip")
+    good = [0, 1, 3, 4, 5, 6, 8]
+    for dataset in ways_of(archive):
+        found, labels = zip(*dataset.batches(4, resident=resident))
+        assert [len(batch) for batch in found] == [len(batch) for batch in labels] == [3, 3, 1]
+        assert torch.equal(torch.cat(found), images[good])
+        assert torch.cat(labels).tolist() == archive.labels(good).tolist()
+        found, labels = dataset[0:9]
+        assert torch.equal(found, images[good]) and labels.tolist() == archive.labels(good).tolist()
+        assert torch.equal(dataset[8][0], images[8])
+        with pytest.raises(kuat.Error, match="sample 7 is damaged"):
+            dataset[7]
+        loader = torch.utils.data.DataLoader(dataset, batch_size=9, collate_fn=dataset.collate)
+        assert torch.equal(next(iter(loader))[0], images[good]) or TORCH < (2, 0)
+
+
+@pytest.mark.parametrize("resident", [False, True])
+@pytest.mark.filterwarnings("ignore::kuat.DamageWarning")
+def test_damaged_samples_are_masked_and_have_no_label(broken, resident):
+    path, images = broken
+    archive = kuat.KuatArchive(path, damaged="mask")
+    images[[2, 7]] = 0
+    for dataset in ways_of(archive):
+        found, labels = map(torch.cat, zip(*dataset.batches(4, resident=resident)))
+        assert torch.equal(found, images) and labels[[2, 7]].tolist() == [-1, -1] and labels[[1, 3]].tolist() == [0, 2]
+        found, labels = dataset[[7, 3]]
+        assert torch.equal(found, images[[7, 3]]) and labels.tolist() == [-1, 2]
+        image, label = dataset[2]
+        assert not image.any() and label == -1
+    normalized = GPUDataset(archive, device="cpu")
+    assert not normalized[2][0].any() and normalized[3][0].any()
+
+
+def test_damage_raises_through_every_way(broken):
+    path, _ = broken
+    for dataset in ways_of(kuat.KuatArchive(path)):
+        with pytest.raises(kuat.Error, match="sample 2 is damaged"):
+            dataset[0:9]
+        for resident in (False, True):
+            with pytest.raises(kuat.Error, match="sample 2 is damaged"):
+                list(dataset.batches(4, resident=resident))

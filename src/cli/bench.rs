@@ -88,7 +88,7 @@ impl Arguments {
             rayon::current_num_threads()
         );
         table(&mut text, &rows)?;
-        let json = json!({ "archive": self.archive, "threads": rayon::current_num_threads(), "rows": rows });
+        let json = json!({ "archive": self.archive.display().to_string(), "threads": rayon::current_num_threads(), "rows": rows });
         Ok(Report::new(text, json, self.json))
     }
 }

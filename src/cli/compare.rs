@@ -49,8 +49,8 @@ impl Arguments {
         drop(terminal);
 
         let mut json = serde_json::to_value(&comparison).context("the comparison as JSON")?;
-        json["name"] = json!(self.archive);
-        json["source"] = json!(self.source);
+        json["name"] = json!(self.archive.display().to_string());
+        json["source"] = json!(self.source.display().to_string());
         let g = archive.geometry();
         let mut text = format!(
             "{} of {count} samples of {}, {}x{}; means of all\n\n",

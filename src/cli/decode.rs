@@ -9,20 +9,24 @@ use image::{ExtendedColorType, ImageEncoder};
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::Report;
 use super::npy;
 use super::samples::Samples;
 use super::terminal::Terminal;
-use crate::archive::Archive;
+use super::{Report, not_over};
+use crate::archive::{Archive, OpenOptions};
 use crate::backend::Backend;
+use crate::data::Access;
 use crate::decode::{Decoder, resize};
 use crate::error::{Error, Result};
 use crate::format::atomic::AtomicFile;
 use crate::output::{Dtype, Layout, Normalization, OutputSpec};
 use crate::progress::Counter;
+use crate::rows::OnDamage;
 
 /// Bytes of a batch that is decoded at a time.
 const BATCH_BYTES: usize = 128 << 20;
+/// Most samples of a batch.
+const BATCH_MOST: usize = 256;
 
 /// Decode samples into PNG files or a numpy array
 #[derive(clap::Args)]
@@ -43,6 +47,12 @@ pub(super) struct Arguments {
     adapter: Option<String>,
     #[command(flatten)]
     output: OutputArguments,
+    /// Damaged samples: `raise` stops at the first, `skip` leaves them out, `mask` writes zeros for them
+    #[arg(long, default_value = "raise", value_name = "WHAT")]
+    damaged: OnDamage,
+    /// How to read the archive: `map` it into memory, `read` what is needed, or `auto`: as its file system is safe for
+    #[arg(long, default_value = "auto", value_name = "HOW")]
+    access: Access,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -75,8 +85,9 @@ fn normalization(text: &str) -> Result<Normalize, String> {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<Report> {
-        let archive = Archive::open(&self.archive)?;
-        let samples = self.samples.numbers(archive.samples())?;
+        not_over(&self.archive, &self.out)?;
+        let archive = Archive::open_with(&self.archive, &OpenOptions { access: self.access, ..Default::default() })?;
+        let mut samples = self.samples.numbers(archive.samples())?;
         let OutputArguments { dtype, layout, normalize } = self.output;
         let spec = OutputSpec { dtype, layout, normalization: normalize.0 };
         spec.check(archive.geometry())?;
@@ -86,23 +97,43 @@ impl Arguments {
         }
         let decoder = self.backend.decoder(&archive, self.adapter.as_deref())?;
         let terminal = Terminal::new();
-        let mut job = Job { archive: &archive, decoder: &*decoder, samples: &samples, spec, terminal: &terminal };
+        let mut damaged = Vec::new();
+        if self.damaged != OnDamage::Raise {
+            // Found before anything is written: an array begins with its length.
+            let mut intact = Vec::new();
+            for some in samples.chunks(BATCH_MOST) {
+                let rows = archive.rows_with(some.iter().copied(), OnDamage::Skip)?;
+                intact.extend_from_slice(rows.samples());
+                damaged.extend_from_slice(rows.damaged());
+                terminal.check()?;
+            }
+            if self.damaged == OnDamage::Skip {
+                samples = intact;
+            }
+        }
+        let on_damage = self.damaged;
+        let mut job =
+            Job { archive: &archive, decoder: &*decoder, samples: &samples, spec, on_damage, terminal: &terminal };
         match to_npy {
             true => job.write_npy(&self.out)?,
             false => job.write_images(&self.out)?,
         }
         drop(terminal);
         let device = decoder.device_name();
-        let text = format!("{} samples decoded on {device} to {}\n", samples.len(), self.out.display());
+        let mut text = format!("{} samples decoded on {device} to {}\n", samples.len(), self.out.display());
+        let done = if self.damaged == OnDamage::Skip { "left out" } else { "masked" };
+        let lines = damaged.iter().map(|bad| format!("sample {}: {}; {done}\n", bad.sample, bad.problem));
+        text.extend(lines);
         let shape = layout.shape(archive.geometry(), samples.len());
         let json = json!({
-            "archive": self.archive,
-            "out": self.out,
+            "archive": self.archive.display().to_string(),
+            "out": self.out.display().to_string(),
             "device": device,
             "samples": samples.len(),
             "dtype": dtype.name(),
             "layout": layout.name(),
             "shape": shape,
+            "damaged": damaged,
         });
         Ok(Report::new(text, json, self.json))
     }
@@ -114,6 +145,7 @@ struct Job<'a> {
     decoder: &'a dyn Decoder,
     samples: &'a [usize],
     spec: OutputSpec,
+    on_damage: OnDamage,
     terminal: &'a Terminal,
 }
 
@@ -123,10 +155,11 @@ impl Job<'_> {
         let image = self.spec.batch_len(self.archive.geometry(), 1);
         let counter = Counter::new(self.terminal, "decoding", self.samples.len());
         let mut output = Vec::new();
-        for samples in self.samples.chunks((BATCH_BYTES / image).clamp(1, 256)) {
+        for samples in self.samples.chunks((BATCH_BYTES / image).clamp(1, BATCH_MOST)) {
             resize(&mut output, image * samples.len())?;
-            let rows = self.archive.rows(samples.iter().copied())?;
-            self.decoder.decode_bytes(&rows, &self.spec, &mut output)?;
+            let rows = self.archive.rows_with(samples.iter().copied(), self.on_damage)?;
+            self.decoder.decode_bytes(&rows.slices(), &self.spec, &mut output)?;
+            rows.mask(&mut output);
             take(samples, &output)?;
             counter.add(samples.len())?;
         }

@@ -2,21 +2,21 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde_json::json;
 
-use super::Report;
 use super::terminal::Terminal;
+use super::{Report, not_over};
 use crate::archive::Archive;
 use crate::backend::Backend;
+use crate::data::Data;
 use crate::encode::{
     Choice, Codebook, CodecOptions, EncodeOptions, EncodeSummary, Filter, Fit, Goal, LayerOptions, LayerSource,
-    MAX_PIXELS, OnError, PATCHES, Rate, choose, encode, open, options_of, partial_folder, skipped_report,
+    MAX_PIXELS, OnError, PATCHES, Rate, check_output, choose, encode, open, options_of, partial_folder, skipped_report,
 };
 use crate::error::Error;
-use crate::format::atomic::AtomicFile;
 use crate::format::codec::Codec;
 
 /// Most skipped files that are listed for people; the report beside the archive has them all.
@@ -104,6 +104,9 @@ pub(super) struct Arguments {
     /// Go on with an encoding to the same archive that was interrupted; it ends in the same bytes
     #[arg(long)]
     resume: bool,
+    /// Bring what is done to the disk so often; an interruption loses no more
+    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
+    save_every: Duration,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -116,6 +119,12 @@ fn size(text: &str) -> Result<(u32, u32), String> {
         (Ok(width), Ok(height)) => Ok((width, height)),
         _ => Err("expected a number or two, as in 224 or 224x160".into()),
     }
+}
+
+/// Reads `10`, `0.5`.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or("expected seconds, as in 10 or 0.5".into())
 }
 
 /// Reads `vq`, `layers`.
@@ -148,7 +157,10 @@ impl Arguments {
                 let layers = LayerOptions { books: LayerSource::Builtin, ..LayerOptions::default() };
                 EncodeOptions { codec: CodecOptions::Layers(layers), ..EncodeOptions::default() }
             }
-            Some(path) => self.options_from(&Archive::open(path)?)?,
+            Some(path) => {
+                not_over(path, &self.output)?;
+                self.options_from(&Archive::open(path)?)?
+            }
             None => EncodeOptions::default(),
         };
         let codec = match self.codec {
@@ -222,11 +234,12 @@ impl Arguments {
             on_error: self.on_error,
             searcher: device?.into(),
             resume: self.resume,
+            save_every: self.save_every,
         })
     }
 
     /// Options of the archive that the codebook is taken from, with that codebook.
-    fn options_from(&self, archive: &Archive<impl AsRef<[u8]>>) -> anyhow::Result<EncodeOptions> {
+    fn options_from(&self, archive: &Archive<impl Data>) -> anyhow::Result<EncodeOptions> {
         let of = options_of(archive)?;
         if let Some(asked) = self.codec.filter(|&asked| asked != archive.codec()) {
             bail!("--codec {asked} cannot take the codebook of an archive of the codec {}", archive.codec());
@@ -241,9 +254,11 @@ impl Arguments {
             bail!("--patch and --channels must be {width}x{height} and {channels}, as the codebook has them");
         }
         Ok(match of.codec {
-            CodecOptions::Vq => EncodeOptions { codebook: Codebook::Given(archive.vq()?.codebook().to_vec()), ..of },
+            CodecOptions::Vq => {
+                EncodeOptions { codebook: Codebook::Given(archive.vq()?.codebook()?.into_owned()), ..of }
+            }
             CodecOptions::Layers(layers) => {
-                let books = LayerSource::Given(archive.layers()?.books());
+                let books = LayerSource::Given(archive.layers()?.books()?);
                 EncodeOptions { codec: CodecOptions::Layers(LayerOptions { books, ..layers }), ..of }
             }
         })
@@ -259,7 +274,7 @@ impl Arguments {
         let (options, choice) = match goal {
             Some(goal) => {
                 // Now rather than after the trials: the folder may not exist.
-                drop(AtomicFile::create(&self.output)?);
+                check_output(source.as_ref(), &self.output)?;
                 let start = Instant::now();
                 let patches = self.patch.as_ref().map_or(&PATCHES[..], std::slice::from_ref);
                 let Choice { options, trial, trials } = choose(source.as_ref(), goal, &options, patches, &terminal)?;
@@ -271,7 +286,13 @@ impl Arguments {
         drop(terminal);
         let summary = summary.map_err(|error| {
             let kept = partial_folder(&self.output).join("codebook").exists();
-            match kept && !matches!(error, Error::Unfinished { .. } | Error::Argument { .. } | Error::Io { .. }) {
+            let elsewhere = match &error {
+                Error::Unfinished { .. } | Error::Argument { .. } => true,
+                // Not the system's: another process is at it, or something is in the way.
+                Error::Io { source, .. } => source.raw_os_error().is_none(),
+                _ => false,
+            };
+            match kept && !elsewhere {
                 true => anyhow::Error::from(error)
                     .context("not finished, but what is done is kept: the same command with --resume goes on"),
                 false => error.into(),
@@ -340,7 +361,7 @@ impl Arguments {
             writeln!(text, "all skipped       {}", skipped_report(&self.output).display())?;
         }
         let mut json = serde_json::to_value(&summary).context("the summary as JSON")?;
-        json["archive"] = json!(self.output);
+        json["archive"] = json!(self.output.display().to_string());
         if let Some((trial, trials, time)) = choice {
             json["choosing_seconds"] = json!(time.as_secs_f64());
             json["chosen"] = json!(trial);

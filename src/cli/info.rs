@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde_json::json;
 
-use super::Report;
+use super::{Report, in_line};
 use crate::archive::Archive;
 use crate::format::codec::Codec;
 use crate::ledger::Bar;
@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 impl Arguments {
     pub fn run(self) -> anyhow::Result<Report> {
         let archive = Archive::open(&self.archive)?;
-        let (info, ledger) = (archive.info(), archive.ledger().map(|ledger| ledger.summary()));
+        let (info, ledger) = (archive.info(), archive.ledger()?.map(|ledger| ledger.summary()));
         let pixels = info.image_width * info.image_height * info.channels;
 
         let mut text = String::new();
@@ -44,7 +44,7 @@ impl Arguments {
         )?;
         writeln!(text, "codec             {}", info.codec)?;
         if let Some(rate) = info.metadata.get("rate") {
-            writeln!(text, "rate              {rate}")?;
+            writeln!(text, "rate              {}", in_line(rate))?;
         }
         writeln!(text, "codebook          {} codewords in {} bytes", info.codewords, info.codebook_bytes)?;
         writeln!(text, "indices           {} bits", info.index_bits)?;
@@ -63,7 +63,7 @@ impl Arguments {
             writeln!(text, "greatest error    {max_error} of 255")?;
         }
         if let Some(classes) = &info.classes {
-            let first = classes.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let first = classes.iter().take(5).map(|name| in_line(name)).collect::<Vec<_>>().join(", ");
             let more = if classes.len() > 5 { ", ..." } else { "" };
             writeln!(text, "classes           {}: {first}{more}", classes.len())?;
         }
@@ -72,12 +72,12 @@ impl Arguments {
         writeln!(text, "captions          {}", yes_no(info.captions))?;
         writeln!(text, "checksums         {}", yes_no(info.checksums))?;
         if let Some(encoder) = &info.encoder {
-            writeln!(text, "encoder           {encoder}")?;
+            writeln!(text, "encoder           {}", in_line(encoder))?;
         }
 
         let mut json = serde_json::to_value(&info).context("the description as JSON")?;
         json["ledger"] = json!(ledger);
-        json["archive"] = json!(self.archive);
+        json["archive"] = json!(self.archive.display().to_string());
         Ok(Report::new(text, json, self.json))
     }
 }

@@ -15,10 +15,12 @@ mod verify;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
 use crate::error::{Error, one_line};
+use crate::format::atomic::is_same;
 
 /// Exit status of a verification that found damage.
 const DAMAGED: u8 = 1;
@@ -107,7 +109,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Devices(arguments) => arguments.run(),
     };
     match result {
-        Ok(report) => match print(&report.json.map_or(report.text, |json| format!("{json:#}\n"))) {
+        Ok(report) => match print(&report.json.map_or_else(|| visible(&report.text), |json| as_json(&json))) {
             Ok(()) => report.status,
             Err(error) => {
                 complain(&format!("kuat: error: cannot write to standard output: {error}"));
@@ -115,13 +117,45 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             }
         },
         Err(error) => {
-            complain(&format!("kuat: error: {}", one_line(error.chain())));
+            complain(&format!("kuat: error: {}", visible(&one_line(error.chain()))));
             match error.downcast_ref::<Error>() {
                 Some(Error::Interrupted) => INTERRUPTED,
                 _ => FAILED,
             }
         }
     }
+}
+
+/// Whether a character does something to a terminal: controls, and marks that turn the direction of writing.
+fn is_active(c: char) -> bool {
+    c.is_control() && c != '\n' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text in which what files say can do nothing to a terminal.
+fn visible(text: &str) -> String {
+    let escaped = |c: char| if is_active(c) { c.escape_unicode().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
+}
+
+/// Words of a file, for one line.
+fn in_line(text: &str) -> String {
+    visible(&text.replace('\n', " "))
+}
+
+/// JSON over several lines; such characters are only in its strings, where they are escaped.
+fn as_json(value: &serde_json::Value) -> String {
+    let escaped = |c: char| if is_active(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    let mut text: String = format!("{value:#}").chars().map(escaped).collect();
+    text.push('\n');
+    text
+}
+
+/// Sees to it that what is read is not replaced by what is made of it.
+fn not_over(input: &Path, output: &Path) -> anyhow::Result<()> {
+    if is_same(input, output) {
+        anyhow::bail!("the output {} is the archive that is read; write to another file", output.display());
+    }
+    Ok(())
 }
 
 /// Writes to standard output. A reader that has gone away, as `head` does, is no error.

@@ -6,10 +6,10 @@ use anyhow::bail;
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::Report;
 use super::decode::write_png;
 use super::samples::Samples;
 use super::terminal::Terminal;
+use super::{Report, not_over};
 use crate::archive::Archive;
 use crate::decode::Decoder;
 use crate::decode::cpu::CpuDecoder;
@@ -53,12 +53,13 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> anyhow::Result<Report> {
+        not_over(&self.archive, &self.output)?;
         let archive = Archive::open(&self.archive)?;
         let g = *archive.geometry();
         let count = archive.samples();
         let samples = match (&self.samples, self.worst) {
             (Some(samples), _) => samples.numbers(count)?,
-            (None, Some(worst)) => match archive.ledger() {
+            (None, Some(worst)) => match archive.ledger()? {
                 Some(ledger) => ledger.worst(worst as usize).iter().map(|worst| worst.sample).collect(),
                 None if count == 0 => Vec::new(),
                 None => bail!(
@@ -96,7 +97,7 @@ impl Arguments {
         }
         write_png(&self.output, &sheet.pixels, (sheet.width as u32, sheet.height as u32), g.channels())?;
         let text = format!("{} samples drawn to {}\n", samples.len(), self.output.display());
-        let json = json!({ "archive": self.archive, "sheet": self.output, "samples": samples });
+        let json = json!({ "archive": self.archive.display().to_string(), "sheet": self.output.display().to_string(), "samples": samples });
         Ok(Report::new(text, json, self.json))
     }
 }

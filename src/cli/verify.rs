@@ -42,7 +42,7 @@ impl Arguments {
             Err(error) if error.is_invalid_archive() => {
                 let problem = error.with_causes();
                 let json = json!({
-                    "archive": self.archive,
+                    "archive": self.archive.display().to_string(),
                     "ok": false,
                     "samples": null,
                     "problems": [problem],
@@ -79,7 +79,7 @@ impl Arguments {
         }
 
         let mut json = serde_json::to_value(&report).context("the report as JSON")?;
-        json["archive"] = json!(self.archive);
+        json["archive"] = json!(self.archive.display().to_string());
         json["ok"] = json!(ok);
         if self.against.is_some() {
             json["against"] = json!(against);

@@ -31,14 +31,14 @@ pub trait Decoder: Send + Sync {
     ///
     /// # Errors
     /// [`Error::OutputDtype`] if the type is another; else as [`decode_bytes`](Self::decode_bytes).
-    fn decode_into<T: Element>(&self, rows: &[&[u8]], spec: &OutputSpec, output: &mut [T]) -> Result<()>
+    fn decode_into<T: Element>(&self, rows: &[impl AsRef<[u8]>], spec: &OutputSpec, output: &mut [T]) -> Result<()>
     where
         Self: Sized,
     {
         if T::DTYPE != spec.dtype {
             return Err(Error::OutputDtype { found: T::DTYPE.name(), expected: spec.dtype.name() });
         }
-        self.decode_bytes(rows, spec, bytemuck::cast_slice_mut(output))
+        self.decode_bytes(&slices(rows), spec, bytemuck::cast_slice_mut(output))
     }
 
     /// Decodes rows into a new buffer. Reusing one through [`decode_into`](Self::decode_into) is faster: fresh
@@ -46,7 +46,7 @@ pub trait Decoder: Send + Sync {
     ///
     /// # Errors
     /// As [`decode_into`](Self::decode_into); [`Error::OutOfMemory`].
-    fn decode<T: Element>(&self, rows: &[&[u8]], spec: &OutputSpec) -> Result<Vec<T>>
+    fn decode<T: Element>(&self, rows: &[impl AsRef<[u8]>], spec: &OutputSpec) -> Result<Vec<T>>
     where
         Self: Sized,
     {
@@ -69,6 +69,11 @@ impl<D: Decoder + ?Sized> Decoder for Box<D> {
     fn decode_bytes(&self, rows: &[&[u8]], spec: &OutputSpec, output: &mut [u8]) -> Result<()> {
         (**self).decode_bytes(rows, spec, output)
     }
+}
+
+/// Rows as slices.
+pub(crate) fn slices(rows: &[impl AsRef<[u8]>]) -> Vec<&[u8]> {
+    rows.iter().map(AsRef::as_ref).collect()
 }
 
 /// Brings a buffer to a length; where memory is short that is an error, and not the end of the process.

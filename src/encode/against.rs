@@ -11,6 +11,7 @@ use super::quality::psnr;
 use super::source::Source;
 use super::{EncodeOptions, Skipped, options_of, prepare, skipped_report};
 use crate::archive::Archive;
+use crate::data::Data;
 use crate::decode::Decoder;
 use crate::decode::cpu::CpuDecoder;
 use crate::error::{Error, Result};
@@ -37,7 +38,7 @@ impl<'a> Originals<'a> {
     /// # Errors
     /// [`Error::OtherSource`] if the numbers do not fit; [`Error::SkippedList`] if the list is damaged or another
     /// source's; [`Error::Metadata`] if the archive was made in a way that this version does not know.
-    pub fn new<D: AsRef<[u8]>>(archive: &Archive<D>, path: &Path, source: &'a dyn Source) -> Result<Self> {
+    pub fn new<D: Data>(archive: &Archive<D>, path: &Path, source: &'a dyn Source) -> Result<Self> {
         let options = options_of(archive)?;
         let (samples, images) = (archive.samples(), source.len());
         let list = skipped_report(path);
@@ -146,7 +147,7 @@ struct Compared {
 /// # Errors
 /// [`Error::Interrupted`], or one of the archive's; what does not agree is in the report, a source with other images
 /// and images that cannot be read included.
-pub fn verify_against<D: AsRef<[u8]> + Sync>(
+pub fn verify_against<D: Data>(
     archive: &Archive<D>,
     path: &Path,
     source: &dyn Source,
@@ -163,11 +164,11 @@ pub fn verify_against<D: AsRef<[u8]> + Sync>(
     };
     report.samples = archive.samples();
     report.max_error = archive.max_error();
-    let recorded: Option<Vec<f32>> = archive.psnr().map(Iterator::collect);
+    let recorded: Option<Vec<f32>> = archive.psnr()?;
     let unchecked = [
         (report.max_error.is_none(), "the largest difference: the archive promises none"),
         (recorded.is_none(), "the PSNR of each sample: it is not recorded"),
-        (archive.labels().is_some() && !source.has_labels(), "labels: the source has none"),
+        (archive.header().labels.is_some() && !source.has_labels(), "labels: the source has none"),
         (archive.header().captions.is_some() && !source.has_captions(), "captions: the source has none"),
     ];
     report.unchecked.extend(unchecked.iter().filter(|(missing, _)| *missing).map(|(_, part)| part.to_string()));
@@ -216,7 +217,7 @@ pub fn verify_against<D: AsRef<[u8]> + Sync>(
     Ok(report)
 }
 
-fn compare<D: AsRef<[u8]>>(
+fn compare<D: Data>(
     archive: &Archive<D>,
     decoder: &CpuDecoder,
     originals: &Originals,
@@ -231,7 +232,7 @@ fn compare<D: AsRef<[u8]>>(
     let mut problems = Vec::new();
 
     let (source, image) = (originals.source, originals.image(sample));
-    if archive.labels().is_some() && source.has_labels() {
+    if archive.header().labels.is_some() && source.has_labels() {
         let (found, expected) = (archive.label(sample)?, source.label(image));
         let named = |label: Option<i64>| label.map_or("none".into(), |label| label.to_string());
         if found != expected {
@@ -240,7 +241,7 @@ fn compare<D: AsRef<[u8]>>(
     }
     if source.has_captions()
         && let Some(found) = archive.caption(sample)?
-        && found != source.caption(image)?.unwrap_or_default()
+        && *found != source.caption(image)?.unwrap_or_default()
     {
         problems.push("its caption is not the source's".into());
     }

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::layers::{LayerSource, MadeLayers};
 use super::source::Source;
-use super::{Codebook, CodecOptions, EncodeOptions, Skipped};
+use super::{Codebook, CodecOptions, EncodeOptions, Skipped, skipped_report};
 use crate::error::{Error, Result};
 use crate::format::atomic::{self, AtomicFile};
-use crate::format::checksum::{crc32c, to_hex};
+use crate::format::checksum::{Digest, crc32c, to_hex};
 use crate::format::writer::CodingSpec;
 use crate::geometry::Geometry;
 
@@ -140,18 +140,20 @@ pub fn partial_folder(output: &Path) -> PathBuf {
 
 impl Checkpoint {
     /// Begins an encoding to `output`, or goes on with one if `options` say so and there is one. What takes less time
-    /// than `every` leaves nothing behind when it fails.
+    /// than [`EncodeOptions::save_every`] leaves nothing behind when it fails.
     ///
     /// # Errors
     /// [`Error::Io`] if `output` cannot be written or another process does it; [`Error::Unfinished`] if there is an
     /// encoding to go on with and `options` do not say so; [`Error::Argument`] if it is one of something else.
-    pub fn open(source: &dyn Source, output: &Path, options: &EncodeOptions, every: Duration) -> Result<Self> {
+    pub fn open(source: &dyn Source, output: &Path, options: &EncodeOptions) -> Result<Self> {
         if options.resume && !source.is_lasting() {
             let (found, expected) = ("true".into(), "false for images that can be read only once".into());
             return Err(Error::Argument { argument: "resume", found, expected });
         }
-        let every = if source.is_lasting() { every } else { Duration::MAX };
+        let every = if source.is_lasting() { options.save_every } else { Duration::MAX };
         let output = atomic::checked(output.to_path_buf())?;
+        // What is written beside it must be possible, too.
+        atomic::checked(skipped_report(&output))?;
         let folder = partial_folder(&output);
         match fs::create_dir(&folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -277,9 +279,9 @@ impl Checkpoint {
             Made::Vq { codebook, .. } => codebook.into(),
             Made::Layers(made) => serde_json::to_vec(made).map_err(|e| Error::io("write", &path)(e.into()))?.into(),
         };
-        let mut file = AtomicFile::create(&path)?;
-        file.write_all(&bytes).map_err(Error::io("write", &path))?;
-        file.commit()?;
+        // Whole or not: the journal tells by the checksum.
+        let written = File::create(&path).and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()));
+        written.map_err(Error::io("write", &path))?;
         let (len, crc32c) = (bytes.len(), crc32c(&bytes));
         self.note(&match made {
             Made::Vq { uniform_cells, .. } => Line::Codebook { len, crc32c, uniform_cells: *uniform_cells },
@@ -372,20 +374,20 @@ fn task(source: &dyn Source, options: &EncodeOptions) -> BTreeMap<String, String
         (CodecOptions::Vq, Codebook::MaxError(bound)) => format!("no error above {bound}"),
         (CodecOptions::Vq, Codebook::Given(codebook)) => given(codebook),
     };
-    let (mut names, mut labels) = (0, 0);
+    let [mut names, mut labels] = [(); 2].map(|()| Digest::default());
     for image in 0..source.len() {
         let (name, label) = (source.name(image), source.label(image));
         for bytes in [&name.len().to_le_bytes()[..], name.as_bytes()] {
-            names = crc32c::crc32c_append(names, bytes);
+            names.update(bytes);
         }
-        labels = crc32c::crc32c_append(labels, &label.unwrap_or(-1).to_le_bytes());
+        labels.update(&label.unwrap_or(-1).to_le_bytes());
     }
     let classes = source.classes().map_or(String::new(), |classes| format!("{classes:?}"));
     let task = [
         ("encoder", concat!("kuat ", env!("CARGO_PKG_VERSION")).to_string()),
         ("images", source.len().to_string()),
-        ("names of the images", to_hex(names)),
-        ("labels of the images", to_hex(labels)),
+        ("names of the images", to_hex(names.finish())),
+        ("labels of the images", to_hex(labels.finish())),
         ("classes", classes),
         ("size", pair(options.image_size)),
         ("channels", options.channels.to_string()),

@@ -13,6 +13,7 @@ use super::quality::psnr;
 use super::resize::{Filter, Fit, Resize};
 use super::ssim::ssim;
 use crate::archive::Archive;
+use crate::data::Data;
 use crate::decode::Decoder;
 use crate::decode::cpu::CpuDecoder;
 use crate::error::{Error, Result};
@@ -82,7 +83,7 @@ pub struct Comparison {
 /// # Errors
 /// [`Error::Argument`] for archives of RGBA images, which JPEG cannot hold, for no samples, or if the images take more
 /// than 4 GiB of memory; [`Error::Sample`]; errors of the images; [`Error::Interrupted`].
-pub fn compare<D: AsRef<[u8]> + Sync>(
+pub fn compare<D: Data>(
     archive: &Archive<D>,
     originals: &Originals,
     samples: &[usize],
@@ -113,7 +114,7 @@ pub fn compare<D: AsRef<[u8]> + Sync>(
     let row_bytes = rows.iter().map(|row| row.len()).sum::<usize>() as f64 / rows.len() as f64;
     let file_bytes = archive.file_len() as f64 / archive.samples() as f64;
     let decode = |i: usize, image: &Image| -> Result<Coded> {
-        let pixels = decoder.decode(&[rows[i]], &OutputSpec::default())?;
+        let pixels = decoder.decode(&[&rows[i]], &OutputSpec::default())?;
         Ok(Coded { bytes: rows[i].len(), image: Image { pixels, ..image.clone() } })
     };
     let archived = Quality { bytes_per_image: file_bytes, ..images.quality("archive", decode)? };

@@ -18,7 +18,6 @@ mod pipeline;
 mod projection;
 mod quality;
 mod reach;
-mod read_at;
 mod resize;
 mod sample;
 mod search;
@@ -31,8 +30,9 @@ mod ssim;
 mod tree;
 mod vq;
 
-use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 pub use against::{AgainstReport, BadOriginal, Originals, verify_against};
 pub use checkpoint::partial_folder;
@@ -52,7 +52,9 @@ pub use spool::Spool;
 pub use ssim::ssim;
 
 use crate::archive::Archive;
+use crate::data::Data;
 use crate::error::{Error, Result};
+use crate::format::atomic::{AtomicFile, is_same};
 use crate::format::codec::Codec;
 use crate::geometry::Geometry;
 use crate::output::named;
@@ -88,6 +90,9 @@ pub struct EncodeOptions {
     /// Whether an interrupted encoding to the same archive goes on where it was; it must be one of the same images
     /// and options. If there is none, a new one begins.
     pub resume: bool,
+    /// How often what was done is brought to the disk, to go on from there after an interruption. What takes less time
+    /// leaves nothing behind.
+    pub save_every: Duration,
 }
 
 impl EncodeOptions {
@@ -158,6 +163,7 @@ impl Default for EncodeOptions {
             on_error: OnError::Fail,
             searcher: Searcher::Cpu,
             resume: false,
+            save_every: Duration::from_secs(10),
         }
     }
 }
@@ -216,6 +222,20 @@ impl OnError {
 }
 named!(OnError, "on error", "fail or skip", Fail Skip);
 
+/// Whether an archive of a source can be written to `output`, and would replace none of the files that it is made of.
+///
+/// # Errors
+/// [`Error::Io`] if nothing can be written there; [`Error::Argument`] if it is one of those files.
+pub fn check_output(source: &dyn Source, output: &Path) -> Result<()> {
+    drop(AtomicFile::create(output)?);
+    // What is an archive is neither an image nor a list of them; a million others are not looked at for nothing.
+    if output.exists() && Archive::open(output).is_err() && source.files().any(|file| is_same(&file, output)) {
+        let found = format!("{}, one of the files that it is made of", output.display());
+        return Err(Error::Argument { argument: "the archive to write", found, expected: "another file".into() });
+    }
+    Ok(())
+}
+
 /// An image as it is encoded: read and resized.
 ///
 /// # Errors
@@ -269,7 +289,7 @@ fn recorded(options: &EncodeOptions) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// [`Error::Metadata`] if it tells something that this version does not know.
-pub fn options_of<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<EncodeOptions> {
+pub fn options_of<D: Data>(archive: &Archive<D>) -> Result<EncodeOptions> {
     let g = archive.geometry();
     let defaults = EncodeOptions::default();
     let (codec, patch) = match archive.codec() {
@@ -298,7 +318,7 @@ pub fn options_of<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<EncodeOptions>
     })
 }
 
-fn read_back<D: AsRef<[u8]>, T: FromStr>(archive: &Archive<D>, key: &str, expected: &str) -> Result<Option<T>> {
+fn read_back<D: Data, T: FromStr>(archive: &Archive<D>, key: &str, expected: &str) -> Result<Option<T>> {
     let read = |found: &String| {
         let error = |_| Error::Metadata { key: key.into(), found: found.clone(), expected: expected.into() };
         found.parse().map_err(error)

@@ -1,7 +1,7 @@
 //! From a source to an archive.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::checkpoint::{Checkpoint, Made};
 use super::layers::{self, Layers};
@@ -10,7 +10,7 @@ use super::quality::psnr_db;
 use super::skipped::Skipped;
 use super::source::Source;
 use super::vq::Vq;
-use super::{Codebook, CodecOptions, EncodeOptions, cover, kmeans, sample};
+use super::{Codebook, CodecOptions, EncodeOptions, check_output, cover, kmeans, sample};
 use crate::error::{Error, Result};
 use crate::format::MAX_CODEWORDS;
 use crate::format::codec::Codec;
@@ -66,15 +66,12 @@ pub struct EncodeSummary {
     pub images_per_second: f64,
 }
 
-/// How often what was done is brought to the disk, to go on from there after an interruption.
-const SAVE_EVERY: Duration = Duration::from_secs(10);
-
 /// Encodes the images of a source into an archive at `output`.
 ///
 /// Images are read twice: some of them for the patches that the codebook is trained on, if none is given, then all.
 /// The archive is the same byte for byte whatever the number of threads, which is that of rayon's current pool. It
 /// appears at its path once it is whole. Until then it is in the folder [`partial_folder`](super::partial_folder), which
-/// stays when the work is interrupted after ten seconds or more, once there is a codebook: from there
+/// stays when the work is interrupted after [`EncodeOptions::save_every`] or more, once there is a codebook: from there
 /// [`EncodeOptions::resume`] goes on to the same bytes. Reading images to train on, and training, begin anew. Images that
 /// were left out are listed in [`skipped_report`](super::skipped_report), if there are any.
 ///
@@ -87,31 +84,34 @@ const SAVE_EVERY: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`Error::Geometry`] or [`Error::Argument`] for options out of range; with [`OnError::Fail`](super::OnError::Fail) the error of
 /// an image that cannot be read; [`Error::AllSkipped`] if none can; [`Error::Interrupted`] if `progress` says so;
-/// [`Error::Unfinished`] if there is an interrupted encoding that may not be resumed; [`Error::Io`] or
-/// [`Error::Write`] if the archive cannot be written.
+/// [`Error::Unfinished`] if there is an interrupted encoding that may not be resumed; [`Error::Io`] if the archive
+/// cannot be written.
 pub fn encode(
     source: &dyn Source,
     output: &Path,
     options: &EncodeOptions,
     progress: &dyn Progress,
 ) -> Result<EncodeSummary> {
-    encode_saving(source, output, options, progress, SAVE_EVERY)
+    encode_unnamed(source, output, options, progress).map_err(|error| match error {
+        // The writer knows a stream, not its name.
+        Error::Write(source) => Error::Io { action: "write", path: output.into(), source },
+        error => error,
+    })
 }
 
-/// [`encode`] that saves what was done at other intervals.
-fn encode_saving(
+fn encode_unnamed(
     source: &dyn Source,
     output: &Path,
     options: &EncodeOptions,
     progress: &dyn Progress,
-    every: Duration,
 ) -> Result<EncodeSummary> {
     let geometry = options.geometry()?;
     if source.is_empty() {
         return Err(Error::Argument { argument: "source", found: "no images".into(), expected: "at least one".into() });
     }
     // Now rather than after the training: the folder may not exist.
-    let mut checkpoint = Checkpoint::open(source, output, options, every)?;
+    check_output(source, output)?;
+    let mut checkpoint = Checkpoint::open(source, output, options)?;
     let start = Instant::now();
     let (made, sampled) = match checkpoint.codebook() {
         Some(made) => (made, start),
@@ -229,6 +229,7 @@ impl<'a> Coder<'a> {
 mod tests {
     use std::fs;
     use std::sync::atomic::Ordering::Relaxed;
+    use std::time::Duration;
 
     use image::RgbImage;
 
@@ -265,7 +266,7 @@ mod tests {
         let rows = archive.rows(0..archive.samples()).expect("rows");
         let spec = OutputSpec::default();
         let mut pixels = vec![0; spec.batch_len(archive.geometry(), rows.len())];
-        decoder.decode_bytes(&rows, &spec, &mut pixels).expect("decode");
+        decoder.decode_bytes(&rows.slices(), &spec, &mut pixels).expect("decode");
         pixels.chunks(archive.geometry().image_len()).map(<[u8]>::to_vec).collect()
     }
 
@@ -288,11 +289,11 @@ mod tests {
             assert_eq!((summary.samples, summary.codewords, summary.index_bits), (5, 64, 6));
             assert_eq!(summary.file_len, fs::metadata(&output).expect("file").len());
             let archive = Archive::open(&output).expect("open");
-            let recorded: Vec<f32> = archive.psnr().expect("recorded").collect();
+            let recorded: Vec<f32> = archive.psnr().expect("intact").expect("recorded");
             assert_eq!(recorded, psnr.iter().map(|&psnr| psnr as f32).collect::<Vec<_>>());
             assert_eq!(summary.bytes_per_image, archive.vq().expect("vq").row_len());
             assert_eq!(archive.classes(), Some(&["cat".to_string(), "dog".to_string()][..]));
-            assert_eq!(archive.labels().expect("labels").collect::<Vec<_>>(), [0, 0, 1, 1, 1]);
+            assert_eq!(archive.labels().expect("intact").expect("labels"), [0, 0, 1, 1, 1]);
             assert_eq!((archive.metadata()["fit"].as_str(), archive.metadata()["seed"].as_str()), ("crop", "0"));
             assert_eq!(options_of(&archive).expect("options"), options);
         }
@@ -317,13 +318,16 @@ mod tests {
         let [first, second] = ["first.qvq", "second.qvq"].map(|name| folder.path().join(name));
         let source = Folder::open(folder.path()).expect("open");
         let trained = encode(&source, &first, &options(), &()).expect("encode");
-        let codebook = Archive::open(&first).expect("open").vq().expect("vq").codebook().to_vec();
+        let codebook = Archive::open(&first).expect("open").vq().expect("vq").codebook().expect("intact").into_owned();
         let given = EncodeOptions { codebook: Codebook::Given(codebook.clone()), ..options() };
         let summary = encode(&source, &second, &given, &()).expect("encode");
         assert_eq!((summary.codewords, summary.mean_psnr_db), (64, trained.mean_psnr_db));
         assert_eq!((summary.sampling_seconds, decoded(&first)), (0.0, decoded(&second)));
         let archive = Archive::open(&second).expect("open");
-        assert!(archive.vq().expect("vq").codebook() == codebook && !archive.metadata().contains_key("seed"));
+        assert!(
+            archive.vq().expect("vq").codebook().expect("intact") == codebook
+                && !archive.metadata().contains_key("seed")
+        );
         for wrong in [Vec::new(), codebook[1..].to_vec()] {
             let given = EncodeOptions { codebook: Codebook::Given(wrong), ..options() };
             assert!(matches!(encode(&source, &second, &given, &()), Err(Error::Argument { .. })));
@@ -361,7 +365,7 @@ mod tests {
         let skipped: Vec<std::path::PathBuf> = summary.skipped.iter().map(|skipped| (&skipped.name).into()).collect();
         assert_eq!(skipped, [Path::new("cat/aa.jpg"), Path::new("dog/bb.png")]);
         let archive = Archive::open(&output).expect("open");
-        assert_eq!(archive.labels().expect("labels").collect::<Vec<_>>(), [0, 0, 1, 1, 1]);
+        assert_eq!(archive.labels().expect("intact").expect("labels"), [0, 0, 1, 1, 1]);
         assert!(archive.verify(&()).expect("verify").is_ok());
 
         for name in ["cat/a.png", "cat/b.png", "dog/a.png", "dog/b.png", "dog/c.png"] {
@@ -450,11 +454,12 @@ mod tests {
         let expected = encode(source, &whole, options, &()).expect("encode");
         assert_eq!((expected.samples, expected.skipped.len(), expected.resumed), (593, 7, 0));
         let resume = EncodeOptions { resume: true, ..options.clone() };
+        let saving = EncodeOptions { save_every: Duration::ZERO, ..resume.clone() };
         fs::write(&output, "an older archive").expect("write");
         let mut done = 0;
         for images in [300, 301, 520] {
             let stop = StopAt::new(images);
-            let stopped = encode_saving(source, &output, &resume, &stop, Duration::ZERO);
+            let stopped = encode(source, &output, &saving, &stop);
             assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
             assert_eq!(fs::read(&output).expect("read"), b"an older archive");
             assert!(partial_folder(&output).join("archive").exists());
@@ -486,6 +491,7 @@ mod tests {
         let [whole, output] = ["whole.qvq", "out.qvq"].map(|name| folder.path().join(name));
         let expected = encode(&source, &whole, &options, &()).expect("encode");
         let resume = EncodeOptions { resume: true, ..options.clone() };
+        let saving = EncodeOptions { save_every: Duration::ZERO, ..resume.clone() };
         type Damage = fn(&Path);
         let cut: Damage = |partial| {
             let archive = fs::OpenOptions::new().write(true).open(partial.join("archive")).expect("open");
@@ -509,7 +515,7 @@ mod tests {
             let mut images = 0;
             // Twice, so that new lines of the journal come behind what was cut off.
             for stop in [520, 540] {
-                let stopped = encode_saving(&source, &output, &resume, &StopAt::new(stop), Duration::ZERO);
+                let stopped = encode(&source, &output, &saving, &StopAt::new(stop));
                 assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
                 let unfinished = encode(&source, &output, &options, &());
                 let Err(Error::Unfinished { images: done, .. }) = unfinished else { unreachable!("{unfinished:?}") };
@@ -547,7 +553,8 @@ mod tests {
     fn another_encoding_is_not_gone_on_with() {
         let (folder, source, options) = many();
         let output = folder.path().join("out.qvq");
-        let stopped = encode_saving(&source, &output, &options, &StopAt::new(300), Duration::ZERO);
+        let saving = EncodeOptions { save_every: Duration::ZERO, ..options.clone() };
+        let stopped = encode(&source, &output, &saving, &StopAt::new(300));
         assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
         let other = EncodeOptions { resume: true, fit: Fit::Pad, ..options.clone() };
         let error = encode(&source, &output, &other, &()).expect_err("another fit").to_string();

@@ -1,8 +1,6 @@
 //! Images brought to one size.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::str::FromStr;
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{U8, U8x3, U8x4};

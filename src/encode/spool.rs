@@ -5,10 +5,10 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::picture::{Image, ReadOptions};
-use super::read_at::read_exact_at;
 use super::source::Source;
 use super::{EncodeOptions, bring_to_size};
 use crate::error::{Error, Result};
+use crate::read_at::read_exact_at;
 
 /// The most bytes of pixels that wait in memory to be written, one image aside.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -185,8 +185,8 @@ mod tests {
         let archive = Archive::open(&output).expect("open");
         assert!(archive.verify(&()).expect("verify").is_ok());
         let captions: Vec<_> = (0..2).map(|i| archive.caption(i).expect("caption")).collect();
-        assert_eq!(captions, [Some("one"), Some("")]);
-        assert!(archive.labels().is_none());
+        assert_eq!(captions, [Some("one".into()), Some("".into())]);
+        assert!(archive.labels().expect("intact").is_none());
     }
 
     #[test]

@@ -1,17 +1,22 @@
 //! Files that appear whole or not at all.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 
 use crate::error::{Error, Result};
 
-/// A file written beside its target and moved there by [`commit`](Self::commit); dropped before, it leaves nothing.
+/// A file that gets its name by [`commit`](Self::commit), once it is whole; dropped before, it leaves nothing.
+///
+/// Where the system knows files without a name (Linux, on most file systems), it has none until then, and a process that
+/// is killed leaves nothing either. Elsewhere it is `.kuat-*.part` beside its target, which a killed process leaves there.
 #[derive(Debug)]
 pub struct AtomicFile {
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<File>,
+    /// Where it lies; `None` while it has no name.
+    part: Option<TempPath>,
     target: PathBuf,
 }
 
@@ -19,44 +24,59 @@ impl AtomicFile {
     /// Starts a file that will become `target`, whose folder must exist.
     pub fn create(target: impl Into<PathBuf>) -> Result<Self> {
         let target = checked(target.into())?;
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".kuat-").suffix(".part");
+        match nameless(folder(&target)) {
+            Some(file) => Ok(Self::of(file, None, target)),
+            None => Self::named(target),
+        }
+    }
+
+    fn named(target: PathBuf) -> Result<Self> {
+        let mut builder = builder();
         // Readable to whom the umask allows, not to the owner alone as temporary files are.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let file = builder.tempfile_in(folder(&target)).map_err(Error::io("create a file beside", &target))?;
-        Ok(Self { file: BufWriter::with_capacity(1 << 20, file), target })
+        let (file, part) = file.into_parts();
+        Ok(Self::of(file, Some(part), target))
+    }
+
+    fn of(file: File, part: Option<TempPath>, target: PathBuf) -> Self {
+        Self { file: BufWriter::with_capacity(1 << 20, file), part, target }
     }
 
     /// Goes on with a file that lies at `part`, on the file system of `target`. It stays there until it is committed.
     #[cfg(feature = "encode")]
     pub(crate) fn proceed(file: File, part: &Path, target: PathBuf) -> Result<Self> {
-        let path = tempfile::TempPath::try_from_path(part).map_err(Error::io("write", part))?;
-        let mut file = NamedTempFile::from_parts(file, path);
-        file.disable_cleanup(true);
-        Ok(Self { file: BufWriter::with_capacity(1 << 20, file), target })
+        let mut part = TempPath::try_from_path(part).map_err(Error::io("write", part))?;
+        part.disable_cleanup(true);
+        Ok(Self::of(file, Some(part), target))
     }
 
     /// Brings all that was written to the disk.
     #[cfg(feature = "encode")]
     pub(crate) fn sync(&mut self) -> Result<()> {
-        let synced = self.file.flush().and_then(|()| self.file.get_ref().as_file().sync_data());
+        let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_data());
         synced.map_err(Error::io("write", &self.target))
     }
 
     /// Cuts the file to `len` bytes, or extends it.
     pub(crate) fn resize(&mut self, len: u64) -> io::Result<()> {
         self.file.flush()?;
-        self.file.get_ref().as_file().set_len(len)
+        self.file.get_ref().set_len(len)
     }
 
     /// Syncs the file to disk and renames it to its target, replacing what was there.
     pub fn commit(self) -> Result<()> {
-        let Self { file, target } = self;
+        let Self { file, part, target } = self;
         let failed = |source| Error::Io { action: "write", path: target.clone(), source };
         let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(&target).map_err(|e| failed(e.error))?;
+        file.sync_all().map_err(failed)?;
+        let part = match part {
+            Some(part) => part,
+            // Only a rename replaces what is there, so a name of its own comes first.
+            None => builder().make_in(folder(&target), |path| name(&file, path)).map_err(failed)?.into_temp_path(),
+        };
+        part.persist(&target).map_err(|e| failed(e.error))?;
         // The rename is durable once the folder is synced; only Unix lets one open a folder for that.
         #[cfg(unix)]
         File::open(folder(&target)).and_then(|folder| folder.sync_all()).map_err(failed)?;
@@ -64,14 +84,76 @@ impl AtomicFile {
     }
 }
 
+fn builder() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".kuat-").suffix(".part");
+    builder
+}
+
+/// A file without a name in a folder, if the system and the folder's file system know such and can name it later.
+#[cfg(target_os = "linux")]
+fn nameless(folder: &Path) -> Option<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = File::options();
+    options.read(true).write(true).custom_flags(libc::O_TMPFILE);
+    Path::new("/proc/self/fd").exists().then(|| options.open(folder).ok()).flatten()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn nameless(_: &Path) -> Option<File> {
+    None
+}
+
+/// Gives a file of [`nameless`] a name that nothing has yet.
+#[cfg(target_os = "linux")]
+fn name(file: &File, path: &Path) -> io::Result<()> {
+    use std::os::{fd::AsRawFd, unix::ffi::OsStrExt};
+    let [from, to] = [format!("/proc/self/fd/{}", file.as_raw_fd()).as_bytes(), path.as_os_str().as_bytes()]
+        .map(std::ffi::CString::new);
+    let (from, to, here) = (from?, to?, libc::AT_FDCWD);
+    // SAFETY: both paths end in a zero and live until the call returns.
+    match unsafe { libc::linkat(here, from.as_ptr(), here, to.as_ptr(), libc::AT_SYMLINK_FOLLOW) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn name(_: &File, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// What is written for `target`: what a symbolic link points to is replaced, not the link, and nothing but files is.
 pub(crate) fn checked(target: PathBuf) -> Result<PathBuf> {
-    let target = target.canonicalize().unwrap_or(target);
-    if target.exists() && !target.is_file() {
-        let source = io::Error::other("it exists and is not a regular file");
-        return Err(Error::Io { action: "write", path: target, source });
+    let refused = |source: io::Error| Err(Error::Io { action: "write", path: target.clone(), source });
+    match fs::symlink_metadata(&target) {
+        Ok(found) => match target.canonicalize() {
+            Ok(path) if path.is_file() => Ok(path),
+            Ok(_) => refused(io::Error::other("it exists and is not a regular file")),
+            Err(error) if found.is_symlink() && error.kind() == io::ErrorKind::NotFound => {
+                refused(io::Error::other("it is a symbolic link to nowhere; remove it, or name the file itself"))
+            }
+            Err(error) => refused(error),
+        },
+        // Names that are too long, folders that may not be entered: better known now than after hours.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => refused(error),
+        Err(_) if target.as_os_str().to_string_lossy().ends_with(std::path::is_separator) => {
+            refused(io::Error::other("it names a folder, expected a file"))
+        }
+        Err(_) => Ok(target),
     }
-    Ok(target)
+}
+
+/// Whether two paths lead to the same file, by whatever names. A path to nothing leads to no file.
+pub(crate) fn is_same(a: &Path, b: &Path) -> bool {
+    #[cfg(unix)]
+    let identity = |path: &Path| {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(path).map(|file| (file.dev(), file.ino()))
+    };
+    #[cfg(not(unix))]
+    let identity = |path: &Path| path.canonicalize();
+    matches!((identity(a), identity(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 fn folder(target: &Path) -> &Path {
@@ -108,26 +190,46 @@ impl Read for AtomicFile {
 mod tests {
     use super::*;
 
+    /// Both ways to begin a file: what the system gives, and what every system does.
+    const WAYS: [fn(PathBuf) -> Result<AtomicFile>; 2] = [|target| AtomicFile::create(target), AtomicFile::named];
+
     #[test]
     fn nothing_is_left_of_a_file_that_was_not_committed() {
-        let folder = tempfile::tempdir().expect("tempdir");
-        let target = folder.path().join("a");
-        let mut file = AtomicFile::create(&target).expect("create");
-        file.write_all(b"half").expect("write");
-        drop(file);
-        assert_eq!(std::fs::read_dir(folder.path()).expect("list").count(), 0);
+        for create in WAYS {
+            let folder = tempfile::tempdir().expect("tempdir");
+            let mut file = create(folder.path().join("a")).expect("create");
+            file.write_all(b"half").expect("write");
+            drop(file);
+            assert_eq!(fs::read_dir(folder.path()).expect("list").count(), 0);
+        }
     }
 
     #[test]
     fn commit_replaces_the_target_and_keeps_its_folder_clean() {
+        for create in WAYS {
+            let folder = tempfile::tempdir().expect("tempdir");
+            let target = folder.path().join("a");
+            for text in ["new", "newer"] {
+                let mut file = create(target.clone()).expect("create");
+                file.write_all(text.as_bytes()).expect("write");
+                assert_ne!(fs::read(&target).ok().as_deref(), Some(text.as_bytes()));
+                file.commit().expect("commit");
+                assert_eq!(fs::read(&target).expect("read"), text.as_bytes());
+                assert_eq!(fs::read_dir(folder.path()).expect("list").count(), 1);
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn others_may_read_what_the_umask_lets_them() {
+        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().expect("tempdir");
-        let target = folder.path().join("a");
-        std::fs::write(&target, "old").expect("write");
-        let mut file = AtomicFile::create(&target).expect("create");
-        file.write_all(b"new").expect("write");
-        assert_eq!(std::fs::read(&target).expect("read"), b"old");
-        file.commit().expect("commit");
-        assert_eq!(std::fs::read(&target).expect("read"), b"new");
-        assert_eq!(std::fs::read_dir(folder.path()).expect("list").count(), 1);
+        let mode = |path: &Path| fs::metadata(path).expect("file").permissions().mode();
+        fs::write(folder.path().join("plain"), "").expect("write");
+        for create in WAYS {
+            create(folder.path().join("a")).expect("create").commit().expect("commit");
+            assert_eq!(mode(&folder.path().join("a")), mode(&folder.path().join("plain")));
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The codebooks of the codec "layers", and which of them a block's codewords are taken from.
 
+use std::convert::Infallible;
+
 use serde::{Deserialize, Serialize};
 
 use super::container::{TensorInfo, describe};
@@ -131,15 +133,23 @@ impl<T> Books<T> {
 
     /// The same codebooks with their codewords held in another way.
     pub fn map<U>(&self, codewords: impl Fn(&T) -> U) -> Books<U> {
-        let component = |component: &Component<T>| Component {
-            books: component
-                .books
-                .iter()
-                .map(|b| Book { cover: b.cover, codewords: codewords(&b.codewords) })
-                .collect(),
-            modes: component.modes.clone(),
+        match self.try_map(|held| Ok::<_, Infallible>(codewords(held))) {
+            Ok(books) => books,
+        }
+    }
+
+    /// As [`map`](Self::map), up to the first error.
+    ///
+    /// # Errors
+    /// That of a codebook.
+    pub fn try_map<U, E>(&self, codewords: impl Fn(&T) -> Result<U, E>) -> Result<Books<U>, E> {
+        let component = |component: &Component<T>| -> Result<_, E> {
+            let book = |b: &Book<T>| Ok(Book { cover: b.cover, codewords: codewords(&b.codewords)? });
+            let books = component.books.iter().map(book).collect::<Result<_, E>>()?;
+            Ok(Component { books, modes: component.modes.clone() })
         };
-        Books { index_bits: self.index_bits, luma: component(&self.luma), chroma: self.chroma.as_ref().map(component) }
+        let (luma, chroma) = (component(&self.luma)?, self.chroma.as_ref().map(component).transpose()?);
+        Ok(Books { index_bits: self.index_bits, luma, chroma })
     }
 
     /// The name of each codebook's tensor, component by component.

@@ -1,10 +1,58 @@
 //! CRC-32C (Castagnoli, RFC 3720) and the one checksum that covers itself: the header's.
 
-use super::key::HEADER_CRC32C;
+use std::ops::Range;
 
-pub(crate) use crc32c::crc32c;
+use crc_fast::CrcAlgorithm::Crc32Iscsi;
+use rayon::prelude::*;
+
+use super::key::HEADER_CRC32C;
+use crate::data::Data;
+use crate::error::Result;
 
 const DIGITS: usize = 8;
+/// Bytes that a thread reads at a time.
+const PIECE: usize = 8 << 20;
+
+/// The checksum of bytes.
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+    crc_fast::checksum(Crc32Iscsi, bytes) as u32
+}
+
+/// The checksum of bytes that come one after another.
+pub(crate) struct Digest(crc_fast::Digest);
+
+impl Default for Digest {
+    fn default() -> Self {
+        Self(crc_fast::Digest::new(Crc32Iscsi))
+    }
+}
+
+impl Digest {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub fn finish(&self) -> u32 {
+        self.0.finalize() as u32
+    }
+}
+
+/// The checksum of a part of an archive, read piece by piece by all threads.
+pub(crate) fn crc32c_of(data: &dyn Data, range: Range<usize>) -> Result<u32> {
+    let piece = |start: usize| -> Result<_> {
+        data.check()?;
+        let piece = data.bytes(start..range.end.min(start + PIECE))?;
+        Ok((crc32c(&piece), piece.len()))
+    };
+    if range.len() <= PIECE {
+        data.check()?;
+        return Ok(crc32c(&data.bytes(range)?));
+    }
+    let starts = range.clone().into_par_iter().step_by(PIECE);
+    let pieces: Vec<(u32, usize)> = starts.map(piece).collect::<Result<_>>()?;
+    let join = |crc, (next, len): (u32, usize)| crc_fast::checksum_combine(Crc32Iscsi, crc, next.into(), len as u64);
+    Ok(pieces.into_iter().fold(crc_fast::checksum(Crc32Iscsi, &[]), join) as u32)
+}
 
 /// Reads a checksum as metadata stores it: eight lower-case hexadecimal digits.
 pub(crate) fn from_hex(digits: &str) -> Option<u32> {
@@ -23,7 +71,7 @@ pub(crate) fn tensor_key(tensor: &str) -> String {
 }
 
 /// Where the digits of `header_crc32c` stand in the header's JSON; `None` unless there is exactly one such place.
-pub(crate) fn header_digits(json: &[u8]) -> Option<std::ops::Range<usize>> {
+pub(crate) fn header_digits(json: &[u8]) -> Option<Range<usize>> {
     let key = format!("\"{HEADER_CRC32C}\"");
     let mut places = json.windows(key.len()).enumerate().filter(|(_, window)| *window == key.as_bytes());
     let mut found = None;
@@ -49,10 +97,10 @@ pub(crate) fn header_digits(json: &[u8]) -> Option<std::ops::Range<usize>> {
 }
 
 /// The header's checksum: CRC-32C of its JSON with the recorded digits read as zeros.
-pub(crate) fn header_crc32c(json: &[u8], digits: &std::ops::Range<usize>) -> u32 {
-    let crc = crc32c::crc32c(&json[..digits.start]);
-    let crc = crc32c::crc32c_append(crc, &[b'0'; DIGITS]);
-    crc32c::crc32c_append(crc, &json[digits.end..])
+pub(crate) fn header_crc32c(json: &[u8], digits: &Range<usize>) -> u32 {
+    let mut digest = Digest::default();
+    [&json[..digits.start], &[b'0'; DIGITS], &json[digits.end..]].into_iter().for_each(|part| digest.update(part));
+    digest.finish()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::codec::Codec;
 use super::header::{Metadata, Tensors};
 use super::layers::Layers;
 use super::vq::Vq;
+use crate::data::Data;
 use crate::error::Result;
 use crate::geometry::Geometry;
 
@@ -40,12 +41,20 @@ impl Coding {
     /// Byte range of a sample's row in the file; the sample must exist.
     ///
     /// # Errors
-    /// [`Error::Tensor`](crate::Error::Tensor) if the offsets of records are damaged.
+    /// [`Error::Tensor`](crate::Error::Tensor) if the offsets of records are damaged; what the file gives.
     #[inline]
-    pub fn row(&self, file: &[u8], sample: usize) -> Result<Range<usize>> {
+    pub fn row(&self, file: &dyn Data, sample: usize) -> Result<Range<usize>> {
         match self {
             Self::Vq(vq) => Ok(vq.row(sample)),
             Self::Layers(layers) => layers.row(file, sample),
+        }
+    }
+
+    /// Bytes of the shortest row that can be decoded.
+    pub fn shortest_row_len(&self) -> usize {
+        match self {
+            Self::Vq(vq) => vq.row_len,
+            Self::Layers(layers) => layers.shortest_row_len(),
         }
     }
 }

@@ -1,14 +1,16 @@
 //! The container: a safetensors file. Eight bytes with the header's length, a JSON header, tensors without holes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
 use std::ops::Range;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::MAX_HEADER_LEN;
+use super::{MAX_ENTRIES, MAX_HEADER_LEN, MAX_SIDES};
+use crate::data::Data;
 use crate::error::{Error, Result};
 
 /// Bytes before the header: its length as a little-endian u64.
@@ -29,15 +31,14 @@ pub(crate) struct TensorInfo {
 pub(crate) struct Container {
     pub metadata: BTreeMap<String, String>,
     pub tensors: BTreeMap<String, TensorInfo>,
-    /// Byte range of the JSON in the file.
-    pub json: Range<usize>,
 }
 
 impl Container {
-    /// Reads and checks the header of a whole file.
-    pub fn parse(file: &[u8]) -> Result<Self> {
+    /// Reads and checks the header of a whole file; also returns its JSON.
+    pub fn parse(file: &dyn Data) -> Result<(Self, Cow<'_, [u8]>)> {
         let found = file.len() as u64;
-        let Some((prefix, rest)) = file.split_first_chunk::<LENGTH_PREFIX>() else {
+        let prefix = file.bytes(0..file.len().min(LENGTH_PREFIX))?;
+        let Some(prefix) = prefix.first_chunk::<LENGTH_PREFIX>() else {
             return Err(Error::Truncated { what: "the header's length", found, expected: LENGTH_PREFIX as u64 });
         };
         let length = u64::from_le_bytes(*prefix);
@@ -46,12 +47,13 @@ impl Container {
         }
         let length = length as usize;
         let json = LENGTH_PREFIX..LENGTH_PREFIX + length;
-        let Some(text) = rest.get(..length) else {
+        if json.end > file.len() {
             return Err(Error::Truncated { what: "the header", found, expected: json.end as u64 });
-        };
-        let raw: RawHeader = serde_json::from_slice(text).map_err(Error::HeaderJson)?;
+        }
+        let text = file.bytes(json.clone())?;
+        let raw: RawHeader = serde_json::from_slice(&text).map_err(Error::HeaderJson)?;
         let tensors = tile(raw.tensors, json.end, file.len())?;
-        Ok(Self { metadata: raw.metadata, tensors, json })
+        Ok((Self { metadata: raw.metadata, tensors }, text))
     }
 }
 
@@ -127,8 +129,33 @@ struct RawHeader {
 #[derive(Deserialize)]
 struct RawTensor {
     dtype: String,
+    #[serde(deserialize_with = "shape")]
     shape: Vec<u64>,
     data_offsets: [u64; 2],
+}
+
+/// A shape of no more sides than any tensor has.
+fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+    struct ShapeVisitor;
+    impl<'de> Visitor<'de> for ShapeVisitor {
+        type Value = Vec<u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            write!(f, "a shape of up to {MAX_SIDES} sides")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sides: A) -> Result<Vec<u64>, A::Error> {
+            let mut shape = Vec::new();
+            while let Some(side) = sides.next_element()? {
+                if shape.len() == MAX_SIDES {
+                    return Err(A::Error::invalid_length(MAX_SIDES + 1, &self));
+                }
+                shape.push(side);
+            }
+            Ok(shape)
+        }
+    }
+    deserializer.deserialize_seq(ShapeVisitor)
 }
 
 impl<'de> Deserialize<'de> for RawHeader {
@@ -145,6 +172,9 @@ impl<'de> Deserialize<'de> for RawHeader {
                 let mut metadata = None;
                 let mut tensors = BTreeMap::new();
                 while let Some(name) = map.next_key::<String>()? {
+                    if tensors.len() == MAX_ENTRIES {
+                        return Err(A::Error::custom(format!("there are more than {MAX_ENTRIES} tensors")));
+                    }
                     if name == METADATA {
                         if metadata.replace(map.next_value::<Unique>()?.0).is_some() {
                             return Err(A::Error::custom(format!("key `{METADATA}` stands twice")));
@@ -179,6 +209,9 @@ impl<'de> Deserialize<'de> for Unique {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
                 let mut entries = BTreeMap::new();
                 while let Some(key) = map.next_key::<String>()? {
+                    if entries.len() == MAX_ENTRIES {
+                        return Err(A::Error::custom(format!("there are more than {MAX_ENTRIES} metadata keys")));
+                    }
                     let Entry::Vacant(entry) = entries.entry(key) else {
                         return Err(A::Error::custom("a metadata key stands twice"));
                     };

@@ -8,6 +8,7 @@ use super::codec::Codec;
 use super::coding::Coding;
 use super::container::{Container, TensorInfo, describe};
 use super::{FORMAT, VERSION, key, tensor};
+use crate::data::Data;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 
@@ -39,8 +40,8 @@ pub(crate) struct Captions {
 }
 
 impl Header {
-    pub fn parse(file: &[u8]) -> Result<Self> {
-        let container = Container::parse(file)?;
+    pub fn parse(file: &dyn Data) -> Result<Self> {
+        let (container, json) = Container::parse(file)?;
         let metadata = Metadata(&container.metadata);
         if let Some(header) = container.tensors.get(tensor::HEADER) {
             return Err(Error::Tensor {
@@ -52,7 +53,7 @@ impl Header {
         metadata.expect(key::FORMAT, FORMAT)?;
         metadata.expect(key::VERSION, VERSION)?;
         let codec = metadata.codec()?;
-        let integrity = integrity(file, &container, codec)?;
+        let integrity = integrity(&json, &container, codec)?;
 
         let geometry = Geometry::new(
             (metadata.integer(key::IMAGE_WIDTH)?, metadata.integer(key::IMAGE_HEIGHT)?),
@@ -118,7 +119,7 @@ fn captions(tensors: &Tensors, samples: u64) -> Result<Option<Captions>> {
 }
 
 /// All checksums or none; and the header's own, which is cheap enough to compare at every opening.
-fn integrity(file: &[u8], container: &Container, codec: Codec) -> Result<Option<BTreeMap<String, u32>>> {
+fn integrity(json: &[u8], container: &Container, codec: Codec) -> Result<Option<BTreeMap<String, u32>>> {
     let recorded = |key: &str| -> Result<Option<u32>> {
         Metadata(&container.metadata).optional(key, "eight lower-case hexadecimal digits", checksum::from_hex)
     };
@@ -130,7 +131,6 @@ fn integrity(file: &[u8], container: &Container, codec: Codec) -> Result<Option<
             false => Ok(None),
         };
     };
-    let json = &file[container.json.clone()];
     let digits = checksum::header_digits(json).ok_or_else(|| Error::Metadata {
         key: key::HEADER_CRC32C.into(),
         found: checksum::to_hex(expected),

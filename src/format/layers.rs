@@ -5,8 +5,10 @@ use std::ops::Range;
 use super::books::{Books, LayerBooks, codeword_count};
 use super::container::{TensorInfo, describe};
 use super::header::{Metadata, Tensors};
-use super::record::{self, RecordShape};
+use super::record::{self, GROUP_LEN, RecordShape};
 use super::tensor;
+use crate::check::Checked;
+use crate::data::Data;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 
@@ -56,11 +58,11 @@ impl Layers {
     /// Byte range of a sample's record in the file; the sample must exist.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if its offsets are out of order or beyond the records.
+    /// [`Error::Tensor`] if its offsets are out of order or beyond the records; what the file gives.
     #[inline]
-    pub fn row(&self, file: &[u8], sample: usize) -> Result<Range<usize>> {
-        let (offsets, _) = file[self.offsets.clone()].as_chunks::<8>();
-        let [begin, end] = [sample, sample + 1].map(|i| u64::from_le_bytes(offsets[i]));
+    pub fn row(&self, file: &dyn Data, sample: usize) -> Result<Range<usize>> {
+        let start = self.offsets.start + sample * 8;
+        let [begin, end] = offsets(&file.bytes(start..start + 16)?);
         let words = (self.records.len() / WORD) as u64;
         if begin > end || end > words {
             return Err(Error::Tensor {
@@ -80,10 +82,15 @@ impl Layers {
     }
 
     /// Whether the offsets begin and end where the records do.
-    pub fn is_complete(&self, file: &[u8]) -> bool {
-        let (offsets, _) = file[self.offsets.clone()].as_chunks::<8>();
-        let ends = [offsets.first(), offsets.last()].map(|end| end.map(|&bytes| u64::from_le_bytes(bytes)));
-        ends == [Some(0), Some((self.records.len() / WORD) as u64)]
+    pub fn is_complete(&self, file: &dyn Data) -> Result<bool> {
+        let Range { start, end } = self.offsets;
+        let ends = [file.bytes(start..start + 8)?, file.bytes(end - 8..end)?].concat();
+        Ok(offsets(&ends) == [0, (self.records.len() / WORD) as u64])
+    }
+
+    /// Bytes of the shortest record that can be decoded.
+    pub fn shortest_row_len(&self) -> usize {
+        self.shape.all_groups() * GROUP_LEN
     }
 
     /// What is wrong with a record.
@@ -92,17 +99,29 @@ impl Layers {
     }
 }
 
+/// Two offsets.
+fn offsets(bytes: &[u8]) -> [u64; 2] {
+    let (offsets, _) = bytes.as_chunks::<8>();
+    [0, 1].map(|i| offsets.get(i).map_or(0, |&offset| u64::from_le_bytes(offset)))
+}
+
 /// What only an archive of the codec "layers" has; see [`Archive::layers`](crate::Archive::layers).
 #[derive(Debug, Clone, Copy)]
 pub struct LayersView<'a> {
-    pub(crate) file: &'a [u8],
+    pub(crate) checked: Checked<'a>,
     pub(crate) layers: &'a Layers,
 }
 
 impl LayersView<'_> {
     /// A copy of the codebooks.
-    pub fn books(&self) -> LayerBooks {
-        self.layers.books.map(|tensor| self.file[tensor.range.clone()].iter().map(|&byte| byte as i8).collect())
+    ///
+    /// # Errors
+    /// [`Error::TensorChecksum`] if they are damaged; what the data gives.
+    pub fn books(&self) -> Result<LayerBooks> {
+        self.layers.books.try_map(|tensor| {
+            let bytes = self.checked.read(&tensor.range)?;
+            Ok(bytes.iter().map(|&byte| byte as i8).collect())
+        })
     }
 
     /// Bytes of all codebooks.

@@ -26,6 +26,11 @@ pub const MAX_CODEWORDS: usize = 1 << 25;
 pub const MAX_PSNR_DB: f64 = 100.0;
 /// Longest header in bytes; the limit of the safetensors library.
 pub const MAX_HEADER_LEN: u64 = 100_000_000;
+/// Most tensors, and most metadata keys, of a header: far more than there are, so few that a header takes no more memory
+/// than several times its length.
+pub const MAX_ENTRIES: usize = 65_536;
+/// Most sides of a tensor's shape, also one that is unknown.
+pub const MAX_SIDES: usize = 16;
 
 /// Names of tensors.
 pub(crate) mod tensor {

@@ -1,10 +1,13 @@
 //! The codec "vq": one codebook, one index per patch.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::header::{Metadata, Tensors};
 use super::index::IndexWidth;
 use super::{MAX_CODEWORDS, container::describe, key, tensor};
+use crate::check::Checked;
+use crate::decode::check_row_lens;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 
@@ -61,9 +64,8 @@ impl Vq {
 /// What only an archive of the codec "vq" has; see [`Archive::vq`](crate::Archive::vq).
 #[derive(Debug, Clone, Copy)]
 pub struct VqView<'a> {
-    pub(crate) file: &'a [u8],
+    pub(crate) checked: Checked<'a>,
     pub(crate) geometry: &'a Geometry,
-    pub(crate) samples: usize,
     pub(crate) vq: &'a Vq,
 }
 
@@ -74,8 +76,16 @@ impl<'a> VqView<'a> {
     }
 
     /// The codewords one after another, each [patch height, patch width, channels] values of 0 to 255.
-    pub fn codebook(&self) -> &'a [u8] {
-        &self.file[self.vq.codebook.clone()]
+    ///
+    /// # Errors
+    /// [`Error::TensorChecksum`] if they are damaged; what the data gives.
+    pub fn codebook(&self) -> Result<Cow<'a, [u8]>> {
+        self.checked.read(&self.vq.codebook)
+    }
+
+    /// Bytes of the codebook.
+    pub fn codebook_len(&self) -> usize {
+        self.vq.codebook.len()
     }
 
     /// The width of stored indices.
@@ -88,16 +98,14 @@ impl<'a> VqView<'a> {
         self.vq.row_len
     }
 
-    /// The indices of a sample, one per patch, row by row. They are as stored, possibly beyond the codebook.
+    /// The indices of a row, one per patch, row by row. They are as stored, possibly beyond the codebook.
     ///
     /// # Errors
-    /// [`Error::Sample`] if there is no such sample.
-    pub fn indices(&self, sample: usize) -> Result<Vec<u32>> {
-        if sample >= self.samples {
-            return Err(Error::Sample { sample, samples: self.samples });
-        }
+    /// [`Error::RowLength`] unless it is a row of the archive.
+    pub fn indices(&self, row: &[u8]) -> Result<Vec<u32>> {
+        check_row_lens(self.vq.row_len, &[row])?;
         let mut indices = vec![0; self.geometry.patches()];
-        self.vq.index_width.unpack(&self.file[self.vq.row(sample)], 0, &mut indices);
+        self.vq.index_width.unpack(row, 0, &mut indices);
         Ok(indices)
     }
 }

@@ -250,8 +250,8 @@ impl Piece {
         pieces.for_each(|(target, source)| target.copy_from_slice(source));
         *rest = behind;
         drop(view);
-        self.staging.unmap();
+        device.scope(Self::ACTION, || self.staging.unmap())?;
         device.pool().put(self.staging);
-        device.check_fault(Self::ACTION)
+        Ok(())
     }
 }

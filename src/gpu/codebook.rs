@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::decoder::INDEX_USAGE;
 use super::device::Device;
-use crate::error::{Error, Result};
+use super::plan::TooSmall;
+use crate::error::Result;
 
 /// Codebook bytes that are handed to the driver at a time.
 pub(super) const UPLOAD: usize = 32 << 20;
@@ -28,12 +29,8 @@ pub(super) fn upload_codebook(
 ) -> Result<Vec<CodebookPart>> {
     let per_part = (most / len as u64) as usize;
     if per_part == 0 {
-        return Err(Error::GpuLimit {
-            adapter: device.description().to_string(),
-            limit: "max_storage_buffer_binding_size",
-            found: most,
-            needed: len as u64,
-        });
+        let limit = "max_storage_buffer_binding_size";
+        return Err(device.limit_error(TooSmall { limit, found: most, needed: len as u64 }));
     }
     let queue = device.queue();
     let mut parts = Vec::new();

@@ -6,6 +6,7 @@ use super::layers::{self, Layers};
 use super::plan::{Limits, Pass, Sizes, Source};
 use super::vq::{self, Vq};
 use crate::archive::Archive;
+use crate::data::Data;
 use crate::error::Result;
 use crate::format::codec::Codec;
 use crate::output::OutputSpec;
@@ -19,7 +20,7 @@ pub(super) enum Coding {
 
 impl Coding {
     /// Uploads the codebooks.
-    pub fn new<D: AsRef<[u8]>>(device: &Device, limits: &Limits, archive: &Archive<D>) -> Result<Self> {
+    pub fn new<D: Data>(device: &Device, limits: &Limits, archive: &Archive<D>) -> Result<Self> {
         Ok(match archive.codec() {
             Codec::Vq => Self::Vq(Vq::new(device, limits, archive.vq()?)?),
             Codec::Layers => Self::Layers(Layers::new(device, limits, archive.geometry(), archive.layers()?)?),
@@ -41,7 +42,7 @@ impl Coding {
     }
 
     /// Whether rows of this archive have the sizes that it decodes.
-    pub fn fits<D: AsRef<[u8]>>(&self, archive: &Archive<D>) -> bool {
+    pub fn fits<D: Data>(&self, archive: &Archive<D>) -> bool {
         let same = match self {
             Self::Vq(vq) => archive.vq().is_ok_and(|other| vq.rows().index_width == other.index_width()),
             Self::Layers(layers) => archive.layers().is_ok_and(|other| layers.shape() == other.shape()),

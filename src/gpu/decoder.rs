@@ -8,9 +8,10 @@ use super::batch::{BatchPart, PendingBatch};
 use super::coding::Coding;
 use super::device::Device;
 use super::kernels::{Kernels, workgroup_size};
-use super::plan::{Chunk, Image, Kernel, Limits, Pass, Rows, Source, TooSmall, plan};
+use super::plan::{Chunk, Image, Kernel, Limits, Pass, Rows, Source, plan};
 use crate::archive::Archive;
-use crate::decode::{Decoder, check_call};
+use crate::data::Data;
+use crate::decode::{Decoder, check_call, slices};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::output::OutputSpec;
@@ -22,7 +23,11 @@ pub(super) const OUTPUT_USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE.
 /// Passes whose parameters share a buffer: it stays small even when a batch takes thousands.
 pub(super) const MOST_PASSES: u64 = 1024;
 
-/// Decodes on a GPU. The codebooks are uploaded once; clones share them.
+/// Decodes on a GPU. The codebooks are uploaded once; clones share them, threads too. What blocks a thread is waiting for a
+/// batch, and a kernel that is being compiled: the first batch of each kind of output.
+///
+/// Batches that are decoded to host memory and do not fit in the device's are decoded in halves, one after the other, and
+/// those again, down to single images. What stays on the device is not: ask for fewer samples.
 #[derive(Debug, Clone)]
 pub struct GpuDecoder {
     shared: Arc<Shared>,
@@ -103,7 +108,7 @@ impl GpuDecoder {
     /// # Errors
     /// [`Error::Gpu`] if the device fails, for want of memory for example; [`Error::GpuLimit`] if it cannot hold a
     /// codeword, or not bind all codebooks of layers.
-    pub fn new<D: AsRef<[u8]>>(device: &Device, archive: &Archive<D>) -> Result<Self> {
+    pub fn new<D: Data>(device: &Device, archive: &Archive<D>) -> Result<Self> {
         let raw_limits = device.raw().limits();
         let kernels = Kernels::new(device, Coding::shader(archive.codec()), workgroup_size(&raw_limits))?;
         let limits = Limits {
@@ -164,8 +169,8 @@ impl GpuDecoder {
     ///
     /// # Errors
     /// As [`Decoder::decode_bytes`].
-    pub fn submit(&self, rows: &[&[u8]], spec: &OutputSpec) -> Result<PendingBatch> {
-        self.submit_batch(&Batch::Rows(rows), spec, None)
+    pub fn submit(&self, rows: &[impl AsRef<[u8]>], spec: &OutputSpec) -> Result<PendingBatch> {
+        self.submit_batch(&Batch::Rows(&slices(rows)), spec, None)
     }
 
     /// Hands a batch to the GPU, with the times when its kernels begin and end if asked for.
@@ -201,16 +206,19 @@ impl GpuDecoder {
                 Source::Resident(images)
             }
         };
-        let chunks = plan(limits, &coding.sizes(), spec, &source).map_err(|too_small| self.limit_error(too_small))?;
+        let chunks = plan(limits, &coding.sizes(), spec, &source).map_err(|too_small| device.limit_error(too_small))?;
+        // By itself: a device has a future after a buffer that it has no room for, but none after such an upload.
+        let outputs: Vec<_> = device.scope("making room for a batch", || {
+            let len = |chunk: &Chunk| (chunk.output.end - chunk.output.start).next_multiple_of(4);
+            chunks.iter().map(|chunk| device.pool().take(device.raw(), OUTPUT_USAGE, len(chunk))).collect()
+        })?;
         device.scope("preparing a batch", || {
             let mut prepared = Prepared { parts: Vec::new(), used: Vec::new(), dispatches: Vec::new() };
-            chunks.iter().for_each(|chunk| self.prepare_chunk(chunk, batch, spec, &mut prepared));
+            for (chunk, output) in chunks.iter().zip(outputs) {
+                self.prepare_chunk(chunk, output, batch, spec, &mut prepared);
+            }
             prepared
         })
-    }
-
-    pub(super) fn limit_error(&self, TooSmall { limit, found, needed }: TooSmall) -> Error {
-        Error::GpuLimit { adapter: self.shared.name.clone(), limit, found, needed }
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -221,10 +229,16 @@ impl GpuDecoder {
         &self.shared.coding
     }
 
-    fn prepare_chunk(&self, chunk: &Chunk, batch: &Batch, spec: &OutputSpec, prepared: &mut Prepared) {
+    fn prepare_chunk(
+        &self,
+        chunk: &Chunk,
+        output: wgpu::Buffer,
+        batch: &Batch,
+        spec: &OutputSpec,
+        prepared: &mut Prepared,
+    ) {
         let Shared { device, limits, coding, .. } = &*self.shared;
         let (raw, pool) = (device.raw(), device.pool());
-        let output = pool.take(raw, OUTPUT_USAGE, (chunk.output.end - chunk.output.start).next_multiple_of(4));
         let rows = self.upload(chunk.input.len, |view| {
             let Batch::Rows(rows) = batch else { return };
             for place in &chunk.input.rows {
@@ -331,6 +345,15 @@ impl Decoder for GpuDecoder {
         if output.len() != expected {
             return Err(Error::OutputLength { found: output.len(), expected });
         }
-        self.submit(rows, spec)?.read_into(output)
+        match self.submit(rows, spec).and_then(|batch| batch.read_into(output)) {
+            // One half after the other may fit.
+            Err(Error::GpuMemory { .. }) if rows.len() > 1 => {
+                let (rows, other_rows) = rows.split_at(rows.len() / 2);
+                let (output, other_output) = output.split_at_mut(spec.batch_len(self.geometry(), rows.len()));
+                self.decode_bytes(rows, spec, output)?;
+                self.decode_bytes(other_rows, spec, other_output)
+            }
+            result => result,
+        }
     }
 }

@@ -1,22 +1,18 @@
 //! All policy on adapters and devices: which there are, which is best, what is asked of it, what its errors become.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use futures::channel::oneshot;
 use serde::Serialize;
 
+use super::health::{End, Health};
 use super::nearest::Pipelines;
+use super::plan::TooSmall;
 use super::pool::Pool;
+use super::shaders::LARGEST_PARAMS;
 use crate::error::{Error, Result};
-
-/// How long a submission may take before the driver is taken to hang. A GPU's batches end in milliseconds, the largest
-/// of software adapters in seconds.
-const HANG: Duration = Duration::from_secs(120);
-
-/// Storage buffers that the shaders bind.
-const STORAGE_BUFFERS: u32 = 4;
 
 /// What kind of hardware an adapter is, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -143,7 +139,7 @@ async fn candidates_of(backends: wgpu::Backends) -> Vec<(wgpu::Adapter, AdapterD
         .filter(|adapter| {
             let flags = adapter.get_downlevel_capabilities().flags;
             flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
-                && adapter.limits().max_storage_buffers_per_shader_stage >= STORAGE_BUFFERS
+                && check_limits(&adapter.limits()).is_ok()
                 && adapter.get_info().backend != wgpu::Backend::Noop
         })
         .map(|adapter| {
@@ -156,7 +152,33 @@ async fn candidates_of(backends: wgpu::Backends) -> Vec<(wgpu::Adapter, AdapterD
     found
 }
 
-/// A GPU that is open for work. Clones share it.
+/// Whether a device can run the shaders that decode, if only piece by piece. What a piece needs besides depends on the
+/// archive, and is looked at where it is cut.
+fn check_limits(limits: &wgpu::Limits) -> Result<(), TooSmall> {
+    let needed: [(&str, u64, u64); 11] = [
+        ("max_bind_groups", limits.max_bind_groups.into(), 1),
+        ("max_bindings_per_bind_group", limits.max_bindings_per_bind_group.into(), 5),
+        ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage.into(), 4),
+        ("max_uniform_buffers_per_shader_stage", limits.max_uniform_buffers_per_shader_stage.into(), 1),
+        ("max_uniform_buffer_binding_size", limits.max_uniform_buffer_binding_size, LARGEST_PARAMS as u64),
+        ("max_buffer_size", limits.max_buffer_size, LARGEST_PARAMS as u64),
+        ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup.into(), 1),
+        ("max_compute_workgroup_size_x", limits.max_compute_workgroup_size_x.into(), 1),
+        ("max_compute_workgroup_size_y", limits.max_compute_workgroup_size_y.into(), 1),
+        ("max_compute_workgroup_size_z", limits.max_compute_workgroup_size_z.into(), 1),
+        ("max_compute_workgroups_per_dimension", limits.max_compute_workgroups_per_dimension.into(), 1),
+    ];
+    match needed.into_iter().find(|(_, found, needed)| found < needed) {
+        Some((limit, found, needed)) => Err(TooSmall { limit, found, needed }),
+        None => Ok(()),
+    }
+}
+
+/// A GPU that is open for work. Clones share it, threads too.
+///
+/// Once the driver gives it up, or does not answer within a [time limit](Self::set_time_limit), every call is an error that
+/// says so, and [`is_lost`](Self::is_lost) is true. Decoders and batches of it are of no use then: [`open`](Self::open) it
+/// again and make them anew. A process that is forked from this one cannot use it, and is told so.
 #[derive(Clone)]
 pub struct Device {
     shared: Arc<Shared>,
@@ -168,15 +190,24 @@ struct Shared {
     queue: wgpu::Queue,
     pool: Pool,
     searches: Pipelines,
-    /// What went wrong outside any call that could report it.
-    fault: Arc<Mutex<Option<String>>>,
-    poller: OnceLock<mpsc::Sender<Awaited>>,
+    health: Arc<Health>,
+    /// The thread that waits for whoever does not, once there is one.
+    poller: Mutex<Option<mpsc::Sender<Awaited>>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // A queue waits for its work when it goes, and would for ever: it stays, and what it works at.
+        if matches!(self.health.end(), Some(End::Hung(_) | End::Forked)) {
+            std::mem::forget(self.queue.clone());
+        }
+    }
 }
 
 /// A submission that the polling thread is to wait for.
 struct Awaited {
     submission: wgpu::SubmissionIndex,
-    done: oneshot::Sender<Result<(), wgpu::PollError>>,
+    done: oneshot::Sender<()>,
 }
 
 /// Whether they are clones of the same.
@@ -203,10 +234,12 @@ impl Device {
         Self::open_with_limits(select, |_| ())
     }
 
-    /// Opens an adapter with lower limits than it has: to leave memory to others, or to test.
+    /// Opens an adapter with lower limits than it has: to leave memory to others, or to test. What exceeds them is done in
+    /// smaller pieces, as far as there are any.
     ///
     /// # Errors
-    /// As [`open`](Self::open), also for limits that are above the adapter's.
+    /// As [`open`](Self::open), also for limits that are above the adapter's; [`Error::GpuLimit`] for limits with which
+    /// nothing can be decoded at all.
     pub fn open_with_limits(select: &Select, lower: impl FnOnce(&mut wgpu::Limits)) -> Result<Self> {
         let found = pollster::block_on(candidates(Some(select)));
         let matches = |index: usize, description: &AdapterDescription| match select {
@@ -227,6 +260,7 @@ impl Device {
         })?;
         let mut limits = adapter.limits();
         lower(&mut limits);
+        check_limits(&limits).map_err(|lacking| limit_error(&description, lacking))?;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("kuat"),
             // Only what the timing of kernels needs, and only where there is one.
@@ -242,40 +276,45 @@ impl Device {
             message: error.to_string(),
         })?;
         let this = Self::new(description, device, queue);
-        let fault = Arc::clone(&this.shared.fault);
-        this.raw().on_uncaptured_error(Arc::new(move |error: wgpu::Error| note(&fault, error.to_string())));
-        let fault = Arc::clone(&this.shared.fault);
+        let health = Arc::clone(&this.shared.health);
+        this.raw().on_uncaptured_error(Arc::new(move |error: wgpu::Error| health.note_stray(error.to_string())));
+        let health = Arc::clone(&this.shared.health);
         this.raw().set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                note(&fault, format!("the device was lost: {message}"));
-            }
+            let destroyed = reason == wgpu::DeviceLostReason::Destroyed;
+            health.note_end(End::Lost(if destroyed { "it was destroyed".into() } else { message }));
         });
         Ok(this)
     }
 
     /// Works on a device that the caller has opened, within the limits it was opened with. Its handlers for errors
-    /// and for loss stay the caller's.
+    /// and for loss stay the caller's: errors of kuat's calls are caught and never reach them, those of the caller's own
+    /// calls all do. As kuat is not told of a loss, it is found out when a batch is waited for or read.
     ///
     /// # Errors
-    /// [`Error::GpuLimit`] if it cannot run compute shaders with four storage buffers.
+    /// [`Error::GpuLimit`] if it cannot run compute shaders with four storage buffers, or any other limit is too low.
     pub fn adopt(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
         let limits = device.limits();
         let description = AdapterDescription::new(&device.adapter_info(), &limits, device.features());
-        let found = limits.max_storage_buffers_per_shader_stage.min(limits.max_compute_invocations_per_workgroup);
-        if found < STORAGE_BUFFERS {
-            return Err(Error::GpuLimit {
-                adapter: description.to_string(),
-                limit: "max_storage_buffers_per_shader_stage",
-                found: found.into(),
-                needed: STORAGE_BUFFERS.into(),
-            });
-        }
+        check_limits(&limits).map_err(|lacking| limit_error(&description, lacking))?;
         Ok(Self::new(description, device, queue))
     }
 
     fn new(description: AdapterDescription, device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        let (pool, searches, fault, poller) = Default::default();
-        Self { shared: Arc::new(Shared { description, device, queue, pool, searches, fault, poller }) }
+        let (pool, searches, health, poller) = Default::default();
+        Self { shared: Arc::new(Shared { description, device, queue, pool, searches, health, poller }) }
+    }
+
+    /// Sets how long anything handed to the device may take, 120 seconds unless said otherwise. A device that takes longer
+    /// is taken to hang: calls that wait for it end with an error, and it is lost.
+    pub fn set_time_limit(&self, limit: Duration) {
+        self.shared.health.set_patience(limit);
+    }
+
+    /// Whether it does no more work: the driver gave it up or does not answer, somebody destroyed it, or this process is a
+    /// fork of the one that opened it. It is found out by calls that wait for the device, and nothing ends it but opening
+    /// the device again.
+    pub fn is_lost(&self) -> bool {
+        self.shared.health.end().is_some()
     }
 
     /// What it is.
@@ -305,6 +344,10 @@ impl Device {
         Error::Gpu { adapter: self.description().to_string(), action, message: message.to_string() }
     }
 
+    pub(crate) fn limit_error(&self, lacking: TooSmall) -> Error {
+        limit_error(self.description(), lacking)
+    }
+
     /// Runs calls of wgpu's and turns whatever error they raise into a result.
     pub(crate) fn scope<T>(&self, action: &'static str, work: impl FnOnce() -> T) -> Result<T> {
         use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
@@ -323,15 +366,19 @@ impl Device {
                 result = Err(self.error(action, error));
             }
         }
-        result
+        if matches!(result, Err(Error::Gpu { .. })) {
+            // What is lost makes nothing valid; waiting tells.
+            let submission = self.queue().submit([]);
+            self.shared.health.wait(self.raw(), &submission);
+        }
+        // A loss is none of the errors that scopes catch.
+        self.check_fault(action).and(result)
     }
 
     /// Waits until a submission is done.
     pub(crate) fn wait(&self, submission: &wgpu::SubmissionIndex) -> Result<()> {
-        let action = "waiting for the GPU";
-        let wait = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(HANG) };
-        self.raw().poll(wait).map_err(|error| self.error(action, error))?;
-        self.check_fault(action)
+        self.shared.health.wait(self.raw(), submission);
+        self.check_fault("waiting for the GPU")
     }
 
     /// Waits until all that was submitted is done.
@@ -346,32 +393,39 @@ impl Device {
     /// As [`wait`](Self::wait), but it is a thread of the device's that blocks.
     pub(crate) async fn wait_in_background(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
         let action = "waiting for the GPU";
-        let poller = self.shared.poller.get_or_init(|| {
-            let (sender, receiver) = mpsc::channel::<Awaited>();
-            let device = self.raw().clone();
-            // Ends when the last clone of the device is gone, and the sender with it.
-            std::thread::spawn(move || {
-                for Awaited { submission, done } in receiver {
-                    let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(HANG) };
-                    // Nobody listens if the wait was given up.
-                    let _ = done.send(device.poll(wait).map(drop));
-                }
-            });
-            sender
-        });
+        self.check_fault(action)?;
         let (done, answer) = oneshot::channel();
+        let poller = self.poller()?;
         poller.send(Awaited { submission, done }).map_err(|error| self.error(action, error))?;
-        let answer = answer.await.map_err(|error| self.error(action, error))?;
-        answer.map_err(|error| self.error(action, error))?;
+        answer.await.map_err(|error| self.error(action, error))?;
         self.check_fault(action)
     }
 
+    /// The thread that waits, started when first needed.
+    fn poller(&self) -> Result<mpsc::Sender<Awaited>> {
+        let mut poller = self.shared.poller.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(poller) = &*poller {
+            return Ok(poller.clone());
+        }
+        let (sender, receiver) = mpsc::channel::<Awaited>();
+        let (device, health) = (self.raw().clone(), Arc::clone(&self.shared.health));
+        // Ends when the last clone of the device is gone, and the sender with it.
+        let wait = move || {
+            for Awaited { submission, done } in receiver {
+                health.wait(&device, &submission);
+                // Nobody listens if the wait was given up.
+                let _ = done.send(());
+            }
+        };
+        std::thread::Builder::new().name("kuat-gpu".into()).spawn(wait).map_err(Error::Thread)?;
+        Ok(poller.insert(sender).clone())
+    }
+
     pub(crate) fn check_fault(&self, action: &'static str) -> Result<()> {
-        let fault = self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner);
-        fault.as_ref().map_or(Ok(()), |message| Err(self.error(action, message)))
+        self.shared.health.check().map_err(|message| self.error(action, message))
     }
 }
 
-fn note(fault: &Mutex<Option<String>>, message: String) {
-    fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
+fn limit_error(adapter: &AdapterDescription, TooSmall { limit, found, needed }: TooSmall) -> Error {
+    Error::GpuLimit { adapter: adapter.to_string(), limit, found, needed }
 }

@@ -6,9 +6,9 @@ use super::codebook::UPLOAD;
 use super::decoder::INDEX_USAGE;
 use super::device::Device;
 use super::kernels::{self, Constants};
-use super::plan::{Limits, Pass, Sizes};
+use super::plan::{Limits, Pass, Sizes, TooSmall};
 use crate::decode::check_records;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::books::{
     BLOCK_STAGES, Book, CHROMA, Component, Cover, LUMA, LayerBooks, MODES, QUARTER_STAGES, codeword_len,
 };
@@ -75,22 +75,23 @@ impl Layers {
         let needed = archive.books_len() as u64;
         let found = limits.binding.min(limits.buffer);
         if needed > found {
-            let (adapter, limit) = (device.description().to_string(), "max_storage_buffer_binding_size");
-            return Err(Error::GpuLimit { adapter, limit, found, needed });
+            let limit = "max_storage_buffer_binding_size";
+            return Err(device.limit_error(TooSmall { limit, found, needed }));
         }
-        let (components, bytes) = pack(&archive.books());
-        let books = device.scope("uploading codebooks", || {
-            let books = device.raw().create_buffer(&wgpu::BufferDescriptor {
+        let (components, bytes) = pack(&archive.books()?);
+        let books = device.scope("making room for codebooks", || {
+            device.raw().create_buffer(&wgpu::BufferDescriptor {
                 label: Some("books"),
                 size: bytes.len() as u64,
                 usage: INDEX_USAGE,
                 mapped_at_creation: false,
-            });
+            })
+        })?;
+        device.scope("uploading codebooks", || {
             for (piece, offset) in bytes.chunks(UPLOAD).zip((0..).step_by(UPLOAD)) {
                 device.queue().write_buffer(&books, offset, piece);
                 device.queue().submit([]);
             }
-            books
         })?;
         Ok(Self { geometry: *geometry, shape: archive.shape().clone(), books, components })
     }

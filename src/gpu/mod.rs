@@ -24,6 +24,7 @@ mod coding;
 mod decoder;
 mod device;
 mod fill;
+mod health;
 mod kernels;
 mod layers;
 mod nearest;

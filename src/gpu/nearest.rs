@@ -13,7 +13,7 @@ use super::codebook::{CodebookPart, upload_codebook};
 use super::decoder::{INDEX_USAGE, MOST_PASSES, OUTPUT_USAGE, PARAMS_USAGE};
 use super::device::Device;
 use super::kernels::workgroup_size;
-use super::plan::MAX_PART;
+use super::plan::{MAX_PART, TooSmall};
 use crate::error::{Error, Result};
 use crate::format::MAX_CODEWORDS;
 
@@ -22,6 +22,9 @@ pub(super) const SOURCE: &str = include_str!("../../shaders/nearest.wgsl");
 /// Bytes of a quad, and quads that a tile holds.
 const QUAD: usize = 16;
 const TILE_QUADS: usize = 512;
+
+/// Bytes that a workgroup shares: a tile, and a key for each codeword that it can hold.
+const TILE_BYTES: u64 = (TILE_QUADS * (QUAD + 4)) as u64;
 
 /// Patches of an invocation.
 const PER_INVOCATION: u64 = 4;
@@ -138,6 +141,11 @@ impl GpuNearest {
         check_codebook(codebook, codeword_len)?;
         let shape = Shape::new(codeword_len);
         let limits = device.raw().limits();
+        let found = u64::from(limits.max_compute_workgroup_storage_size);
+        if found < TILE_BYTES {
+            let limit = "max_compute_workgroup_storage_size";
+            return Err(device.limit_error(TooSmall { limit, found, needed: TILE_BYTES }));
+        }
         let workgroup_size = workgroup_size(&limits);
         let pipeline = device.searches().get(device, &shape, workgroup_size)?;
         let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MAX_PART);
@@ -146,12 +154,8 @@ impl GpuNearest {
             .min(MOST_PATCHES)
             .min(u64::from(limits.max_compute_workgroups_per_dimension) * u64::from(workgroup_size) * PER_INVOCATION);
         if per_batch == 0 {
-            return Err(Error::GpuLimit {
-                adapter: device.description().to_string(),
-                limit: "max_storage_buffer_binding_size",
-                found: most,
-                needed: (shape.quads() * QUAD) as u64,
-            });
+            let limit = "max_storage_buffer_binding_size";
+            return Err(device.limit_error(TooSmall { limit, found: most, needed: (shape.quads() * QUAD) as u64 }));
         }
         let (len, padded_len) = (shape.len, shape.words() * 4);
         let pad = |stored: &[u8], padded: &mut [u8]| {
@@ -201,12 +205,13 @@ impl GpuNearest {
         let count = patches.len() / shape.len;
         let plane = (count * QUAD) as u64;
         let (input, nearest, distances) = device.scope(ACTION, || {
-            let input = pool.take(raw, INDEX_USAGE, plane * shape.quads() as u64);
+            let result = || pool.take(raw, OUTPUT_USAGE, count as u64 * 4);
+            (pool.take(raw, INDEX_USAGE, plane * shape.quads() as u64), result(), result())
+        })?;
+        device.scope(ACTION, || {
             for quad in 0..shape.quads() {
                 queue.write_buffer(&input, quad as u64 * plane, bytemuck::cast_slice(&quads(patches, shape.len, quad)));
             }
-            let result = || pool.take(raw, OUTPUT_USAGE, count as u64 * 4);
-            (input, result(), result())
         })?;
         let passes = self.passes(count);
         let stride =

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use super::batch::PendingBatch;
 use super::decoder::{Batch, GpuDecoder, INDEX_USAGE};
-use super::plan::{Image, most_of_part, spread};
+use super::plan::{Image, TooSmall, most_of_part, spread};
 use crate::archive::Archive;
+use crate::data::Data;
 use crate::error::{Error, Result};
 use crate::format::coding::Coding;
 use crate::output::OutputSpec;
+use crate::rows::OnDamage;
+use crate::verify::BadSample;
 
 /// Bytes of rows that are handed to the driver at a time.
 const UPLOAD: usize = 16 << 20;
@@ -27,7 +30,7 @@ pub struct Resident {
 
 impl Resident {
     /// Bytes that the rows of an archive take on a device.
-    pub fn bytes_needed<D: AsRef<[u8]>>(archive: &Archive<D>) -> u64 {
+    pub fn bytes_needed<D: Data>(archive: &Archive<D>) -> u64 {
         match &archive.header().coding {
             Coding::Vq(vq) => (vq.row_len.next_multiple_of(4) as u64).saturating_mul(archive.samples() as u64),
             // Records are whole words.
@@ -37,13 +40,35 @@ impl Resident {
 
     /// Uploads the rows of the archive that the decoder was made for, if they take no more than `budget` bytes.
     /// Without a budget it is the driver that says when its memory is full. They are uploaded in pieces, so host memory
-    /// holds a small part of them at a time.
+    /// holds a small part of them at a time, unless the archive is one that is read rather than mapped.
     ///
     /// # Errors
     /// [`Error::GpuBudget`] if they take more than the budget or than the driver gives; [`Error::GpuLimit`] if a row by
-    /// itself is more than the device can bind; [`Error::RecordLength`] or [`Error::Tensor`] for records that cannot be
+    /// itself is more than the device can bind, or there are 2^32 samples or more; [`Error::Damaged`] or
+    /// [`Error::RecordLength`] for rows that cannot be
     /// decoded; [`Error::Argument`] if the archive is not the decoder's; [`Error::Gpu`] if the device fails.
-    pub fn new<D: AsRef<[u8]>>(decoder: &GpuDecoder, archive: &Archive<D>, budget: Option<u64>) -> Result<Self> {
+    pub fn new<D: Data>(decoder: &GpuDecoder, archive: &Archive<D>, budget: Option<u64>) -> Result<Self> {
+        Ok(Self::upload(decoder, archive, budget, OnDamage::Raise)?.0)
+    }
+
+    /// As [`new`](Self::new), but damaged samples are no error: others' pixels stand for them, and they are returned.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new) but for [`Error::Damaged`].
+    pub fn with_damage<D: Data>(
+        decoder: &GpuDecoder,
+        archive: &Archive<D>,
+        budget: Option<u64>,
+    ) -> Result<(Self, Vec<BadSample>)> {
+        Self::upload(decoder, archive, budget, OnDamage::Mask)
+    }
+
+    fn upload<D: Data>(
+        decoder: &GpuDecoder,
+        archive: &Archive<D>,
+        budget: Option<u64>,
+        on_damage: OnDamage,
+    ) -> Result<(Self, Vec<BadSample>)> {
         let (device, coding) = (decoder.device(), decoder.coding());
         if !coding.fits(archive) {
             let found = "an archive of other sizes".into();
@@ -52,16 +77,22 @@ impl Resident {
         }
         let needed = Self::bytes_needed(archive);
         let too_much = |budget| Error::GpuBudget { adapter: device.description().to_string(), needed, budget };
-        if budget.is_some_and(|budget| needed > budget) || archive.samples() as u64 > u64::from(u32::MAX) {
+        if budget.is_some_and(|budget| needed > budget) {
             return Err(too_much(budget));
         }
-        let rows = archive.rows(0..archive.samples())?;
-        coding.check_rows(&rows)?;
+        // Shaders number images in 32 bits.
+        let (most, samples) = (u64::from(u32::MAX), archive.samples() as u64);
+        if samples > most {
+            let limit = "the most samples whose rows can be resident";
+            return Err(device.limit_error(TooSmall { limit, found: most, needed: samples }));
+        }
+        let rows = archive.rows_with(0..archive.samples(), on_damage)?;
+        coding.check_rows(&rows.slices())?;
         let lens = rows.iter().map(|row| coding.row_stride(row));
         let (images, lens) =
-            spread(lens, most_of_part(decoder.limits())).map_err(|too_small| decoder.limit_error(too_small))?;
+            spread(lens, most_of_part(decoder.limits())).map_err(|too_small| device.limit_error(too_small))?;
         let mut parts = Vec::new();
-        let mut rest = images.iter().zip(&rows).peekable();
+        let mut rest = images.iter().zip(rows.iter()).peekable();
         for (part, len) in (0..).zip(lens) {
             let buffer = device.scope("making room for rows", || {
                 device.raw().create_buffer(&wgpu::BufferDescriptor {
@@ -95,7 +126,8 @@ impl Resident {
             }
             parts.push(buffer);
         }
-        Ok(Self { decoder: decoder.clone(), parts: parts.into(), images: images.into() })
+        let this = Self { decoder: decoder.clone(), parts: parts.into(), images: images.into() };
+        Ok((this, rows.damaged().to_vec()))
     }
 
     /// The decoder, and with it the device.

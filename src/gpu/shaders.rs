@@ -5,6 +5,7 @@ use std::mem::{offset_of, size_of};
 use super::plan::Kernel;
 use super::{fill, kernels, layers, nearest, vq};
 use crate::archive::Archive;
+use crate::data::Data;
 use crate::format::codec::Codec;
 use crate::output::OutputSpec;
 
@@ -20,6 +21,10 @@ pub struct Shader {
     /// The size of that buffer in bytes.
     pub params_size: usize,
 }
+
+/// The size of the largest uniform buffer.
+pub(super) const LARGEST_PARAMS: usize = size_of::<layers::Params>();
+const _: () = assert!(LARGEST_PARAMS >= size_of::<vq::Params>() && LARGEST_PARAMS >= size_of::<nearest::Params>());
 
 /// Any size will do to check a shader.
 const WORKGROUP_SIZE: u32 = 128;
@@ -76,7 +81,7 @@ pub static ALL: &[Shader] = &[
 
 impl Shader {
     /// The uses that making this archive, or decoding it to this output, makes of the shader.
-    pub fn uses<D: AsRef<[u8]>>(&self, archive: &Archive<D>, spec: &OutputSpec) -> Vec<Use> {
+    pub fn uses<D: Data>(&self, archive: &Archive<D>, spec: &OutputSpec) -> Vec<Use> {
         match self.name {
             "fill.wgsl" => return fill::ENTRY_POINTS.map(|entry_point| (entry_point, Vec::new())).to_vec(),
             "nearest.wgsl" => return nearest::uses(archive.geometry().codeword_len(), WORKGROUP_SIZE),

@@ -62,13 +62,19 @@ impl<F: FnMut(usize) -> Result<PendingBatch>> Stream<F> {
         self.next()?.copy_to(output)
     }
 
-    /// The next batch, in memory that the host can read.
-    pub(super) fn next(&mut self) -> Result<Reading> {
+    /// Hands the GPU the batches that should be in flight now. Reading does so by itself; this is for who wants to know
+    /// what was submitted before it.
+    pub fn submit_ahead(&mut self) {
         while self.in_flight.len() < IN_FLIGHT && self.submitted < self.count {
             let reading = (self.submit)(self.submitted).and_then(PendingBatch::start_reading);
             self.submitted = if reading.is_ok() { self.submitted + 1 } else { self.count };
             self.in_flight.push_back(reading);
         }
+    }
+
+    /// The next batch, in memory that the host can read.
+    pub(super) fn next(&mut self) -> Result<Reading> {
+        self.submit_ahead();
         let mut next = self.in_flight.pop_front().unwrap_or_else(|| {
             let (argument, found) = ("batch", format!("number {}", self.count));
             Err(Error::Argument { argument, found, expected: format!("one of {}", self.count) })

@@ -7,7 +7,8 @@ use super::decoder::{Batch, GpuDecoder};
 use super::device::Device;
 use super::fill::Fill;
 use super::stream::Stream;
-use crate::decode::{Decoder, resize};
+use crate::decode::{Decoder, resize, slices};
+
 use crate::error::Result;
 use crate::output::{Dtype, OutputSpec};
 
@@ -74,8 +75,8 @@ impl GpuDecoder {
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
-    pub fn time_kernel(&self, rows: &[&[u8]], spec: &OutputSpec, runs: usize) -> Result<KernelTimes> {
-        let prepared = self.prepare(&Batch::Rows(rows), spec)?;
+    pub fn time_kernel(&self, rows: &[impl AsRef<[u8]>], spec: &OutputSpec, runs: usize) -> Result<KernelTimes> {
+        let prepared = self.prepare(&Batch::Rows(&slices(rows)), spec)?;
         let device = self.device();
         let fill = Fill::new(device, self.workgroup_size(), spec.dtype == Dtype::F32, &prepared.windows())?;
         let mut times = KernelTimes { kernel: Vec::new(), fill: Vec::new() };
@@ -95,11 +96,11 @@ impl GpuDecoder {
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
-    pub fn time_upload(&self, rows: &[&[u8]], spec: &OutputSpec, runs: usize) -> Result<Vec<Duration>> {
+    pub fn time_upload(&self, rows: &[impl AsRef<[u8]>], spec: &OutputSpec, runs: usize) -> Result<Vec<Duration>> {
         let device = self.device();
         let run = |_| {
             let start = Instant::now();
-            let prepared = self.prepare(&Batch::Rows(rows), spec)?;
+            let prepared = self.prepare(&Batch::Rows(&slices(rows)), spec)?;
             device.finish()?;
             let time = start.elapsed();
             prepared.recycle(device);

@@ -46,7 +46,7 @@ impl Vq {
         let layout = CodewordLayout::new(&geometry);
         let (stored_len, most) = (geometry.codeword_len(), limits.binding.min(limits.buffer));
         let pad = |stored: &[u8], padded: &mut [u8]| layout.pad(stored, padded);
-        let codebook = upload_codebook(device, archive.codebook(), stored_len, layout.len(), most, pad)?;
+        let codebook = upload_codebook(device, &archive.codebook()?, stored_len, layout.len(), most, pad)?;
         Ok(Self { geometry, rows: row_size(archive), codewords: archive.codewords(), codebook })
     }
 

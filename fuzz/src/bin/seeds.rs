@@ -60,7 +60,7 @@ fn archives_written() -> Vec<Vec<u8>> {
     }
     for seed in 0..4 {
         let (archive, _) = by_hand(seed, true);
-        let books = archive.layers().expect("layers").books();
+        let books = archive.layers().expect("layers").books().expect("unchecked");
         let geometry = *archive.geometry();
         let sides = [8, 16].into_iter().zip([Some(&books.luma), books.chroma.as_ref()].into_iter().flatten());
         let blocks = |side| geometry.image_width().div_ceil(side) * geometry.image_height().div_ceil(side);

@@ -91,19 +91,20 @@ class Sent(Native):
         self._channel = channel[:, None, None] if output["layout"].lower() == "nchw" else channel
 
     def from_samples(self, ids):
-        return self._sent(super().from_samples(ids))
+        return self._sent(self._archive.decode_batch(ids, **self._output, to="dlpack"))
 
     def from_epoch(self, samples, batch):
-        return self._sent(super().from_epoch(samples, batch))
+        return self._sent(batch)
 
-    def _sent(self, pixels):
+    def _sent(self, batch):
+        pixels = torch.from_dlpack(batch)
         if self.device.type == "cuda":
             # From pinned memory the copy overlaps with what the GPU still does for the batch before.
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.device, non_blocking=self.device.type == "cuda")
         if self._table is None:
             return pixels
-        return self._table[pixels.long() * self._channel.numel() + self._channel]
+        return _masked(self._table[pixels.long() * self._channel.numel() + self._channel], batch)
 
 
 class Gather(Backend):
@@ -134,7 +135,7 @@ class Gather(Backend):
         return images[:, :height, :width].contiguous()
 
     def from_samples(self, ids):
-        return self._from_rows(self._archive.get_packed_batch(ids))
+        return self._from_rows(self._archive.get_packed_batch(ids).base)
 
     def epoch(self, *args, resident=False, **options):
         if resident and self._rows is None:
@@ -146,7 +147,7 @@ class Gather(Backend):
         if len(batch) == len(samples):
             return self._from_rows(batch)
         rows = self._rows.index_select(0, torch.from_dlpack(samples).to(self.device))
-        return self.from_indices(self._unpacked(rows).clamp_(max=len(self._codebook) - 1))
+        return _masked(self.from_indices(self._unpacked(rows).clamp_(max=len(self._codebook) - 1)), batch)
 
     def _all_rows(self):
         """The index rows of all samples on the device, sent there piece by piece."""
@@ -154,7 +155,7 @@ class Gather(Backend):
         length = archive.get_packed_batch([]).shape[1]
         rows = torch.empty((len(archive), length), dtype=torch.uint8, device=self.device)
         for start in range(0, len(archive), _ROWS):
-            piece = torch.from_dlpack(archive.get_packed_batch(slice(start, start + _ROWS)))
+            piece = torch.from_dlpack(archive._all_packed(slice(start, start + _ROWS)))
             rows[start : start + _ROWS].copy_(piece)
         return rows
 
@@ -164,7 +165,7 @@ class Gather(Backend):
             # From pinned memory the copy overlaps with what the GPU still does for the batch before.
             rows = rows.pin_memory()
         indices = self._unpacked(rows.to(self.device, non_blocking=self.device.type == "cuda"))
-        return self.from_indices(indices.clamp_(max=len(self._codebook) - 1))
+        return _masked(self.from_indices(indices.clamp_(max=len(self._codebook) - 1)), batch)
 
     def _unpacked(self, rows):
         """The indices in rows as stored, which FORMAT.md describes, as int64 (batch, grid_size)."""
@@ -193,6 +194,13 @@ class Gather(Backend):
         for target, source in zip(values.split(_CHUNK), codebook.split(_CHUNK)):
             target.copy_(table[source.long() * channels + channel])
         return values
+
+
+def _masked(images, batch):
+    """Images made of a `kuat.Batch`, those that are masked in it filled with zeros."""
+    if batch.masked:
+        images[batch.masked] = 0
+    return images
 
 
 def _table(output, channels, device):

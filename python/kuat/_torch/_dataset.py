@@ -29,7 +29,8 @@ class GPUDataset(Dataset):
 
     `dataset[3]` is (image, label), an image without batch axis and an int; `dataset[0:64]`, `dataset[[0, 5, 10]]` and
     `dataset[array or tensor]` are (images, labels), a batch and an int64 tensor on the same device. The label is -1
-    where there is none. Negative numbers count from the end, IndexError beyond it.
+    where there is none. Negative numbers count from the end, IndexError beyond it. What becomes of damaged samples is
+    the archive's `damaged`: `GPUDataset(KuatArchive(path, damaged="mask"))` has zeros and the label -1 for them.
     """
 
     def __init__(self, archive, device="auto", normalize=True, layout="NCHW", *, dtype=torch.float32):
@@ -54,10 +55,14 @@ class GPUDataset(Dataset):
     def __getitem__(self, ids):
         _share_cores()
         if hasattr(ids, "__index__") and getattr(ids, "ndim", 0) == 0:
+            if self.archive._skips:
+                self.archive.decode(ids)  # A single image that is damaged cannot be left out, so it raises.
             images = self.decoder.decode_batch([ids])
             return images[0], self._labels([ids]).item()
         if isinstance(ids, Iterator):
             ids = list(ids)
+        if self.archive._skips:
+            ids = self.archive.intact(ids)
         return self.decoder.decode_batch(ids), self._labels(ids).to(self.decoder.device)
 
     def __getitems__(self, ids):

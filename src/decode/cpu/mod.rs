@@ -10,7 +10,7 @@ mod vbmi;
 mod vq;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
@@ -21,9 +21,11 @@ pub use self::path::CpuPath;
 use self::vq::Vq;
 use super::{Decoder, check_call};
 use crate::archive::Archive;
+use crate::data::Data;
 use crate::error::Result;
 use crate::format::codec::Codec;
 use crate::geometry::Geometry;
+use crate::lock::try_locked;
 use crate::output::{Dtype, OutputSpec};
 
 /// Outputs smaller than this are decoded by the calling thread: waking others takes longer than they would save.
@@ -32,7 +34,8 @@ const SHARED: usize = 1 << 20;
 /// Bytes of output that a thread takes at a time at least.
 const SHARE: usize = 128 << 10;
 
-/// Decodes in native code on all cores of rayon's current thread pool.
+/// Decodes in native code on all cores of rayon's current thread pool. Threads can share one, and a forked child can use what
+/// it inherits, in a thread pool of its own: no thread of rayon's survives a fork.
 #[derive(Clone)]
 pub struct CpuDecoder {
     geometry: Geometry,
@@ -73,9 +76,9 @@ impl CpuDecoder {
     /// the codec "vq" with padding: usually 1.3 times its size, at most 8 times.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory); [`Error::OtherCodec`](crate::Error::OtherCodec) for an archive of a
-    /// codec that it does not decode.
-    pub fn new<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<Self> {
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory); [`Error::TensorChecksum`](crate::Error::TensorChecksum) if the
+    /// codebooks are damaged; what the data gives.
+    pub fn new<D: Data>(archive: &Archive<D>) -> Result<Self> {
         let geometry = *archive.geometry();
         let coding = match archive.codec() {
             Codec::Vq => Coding::Vq(Arc::new(Vq::new(archive.vq()?, &geometry)?)),
@@ -97,15 +100,17 @@ impl CpuDecoder {
     }
 
     fn converters(&self, spec: &OutputSpec) -> Arc<[Converter]> {
-        let mut last = self.converters.lock().unwrap_or_else(PoisonError::into_inner);
-        match last.as_ref() {
-            Some((known, converters)) if known == spec => Arc::clone(converters),
-            _ => {
-                let converters: Arc<[Converter]> = Converter::all(spec, self.geometry.channels()).into();
+        // Making them takes microseconds, so a lock that is held is not waited for.
+        let known = try_locked(&self.converters).and_then(|last| {
+            last.as_ref().filter(|(known, _)| known == spec).map(|(_, converters)| converters.clone())
+        });
+        known.unwrap_or_else(|| {
+            let converters: Arc<[Converter]> = Converter::all(spec, self.geometry.channels()).into();
+            if let Some(mut last) = try_locked(&self.converters) {
                 *last = Some((*spec, Arc::clone(&converters)));
-                converters
             }
-        }
+            converters
+        })
     }
 }
 

@@ -13,8 +13,8 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    pub fn new(archive: LayersView) -> Self {
-        Self { books: archive.books(), shape: archive.shape().clone() }
+    pub fn new(archive: LayersView) -> Result<Self> {
+        Ok(Self { books: archive.books()?, shape: archive.shape().clone() })
     }
 
     pub fn check_rows(&self, rows: &[&[u8]]) -> Result<()> {

@@ -9,6 +9,7 @@ use self::layers::Layers;
 use self::vq::Vq;
 use super::{Decoder, check_call};
 use crate::archive::Archive;
+use crate::data::Data;
 use crate::error::Result;
 use crate::format::codec::Codec;
 use crate::geometry::Geometry;
@@ -32,12 +33,12 @@ impl NaiveDecoder {
     /// A decoder for the rows of this archive.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory); [`Error::OtherCodec`](crate::Error::OtherCodec) for an archive of a
-    /// codec that it does not decode.
-    pub fn new<D: AsRef<[u8]>>(archive: &Archive<D>) -> Result<Self> {
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory); [`Error::TensorChecksum`](crate::Error::TensorChecksum) if the
+    /// codebooks are damaged; what the data gives.
+    pub fn new<D: Data>(archive: &Archive<D>) -> Result<Self> {
         let coding = match archive.codec() {
             Codec::Vq => Coding::Vq(Vq::new(archive.vq()?)?),
-            Codec::Layers => Coding::Layers(Layers::new(archive.layers()?)),
+            Codec::Layers => Coding::Layers(Layers::new(archive.layers()?)?),
         };
         Ok(Self { geometry: *archive.geometry(), coding })
     }

@@ -13,9 +13,10 @@ pub(super) struct Vq {
 
 impl Vq {
     pub fn new(archive: VqView) -> Result<Self> {
+        let stored = archive.codebook()?;
         let mut codebook = Vec::new();
-        crate::decode::resize(&mut codebook, archive.codebook().len())?;
-        codebook.copy_from_slice(archive.codebook());
+        crate::decode::resize(&mut codebook, stored.len())?;
+        codebook.copy_from_slice(&stored);
         Ok(Self { index_width: archive.index_width(), codebook })
     }
 

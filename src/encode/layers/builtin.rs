@@ -13,7 +13,7 @@ const ARCHIVE: &[u8] = include_bytes!("builtin.qvq");
 /// # Errors
 /// None but a defect of this library.
 pub fn builtin_books(channels: u32) -> Result<LayerBooks> {
-    let mut books = Archive::new(ARCHIVE)?.layers()?.books();
+    let mut books = Archive::new(ARCHIVE)?.layers()?.books()?;
     if channels == 1 {
         books.chroma = None;
     }

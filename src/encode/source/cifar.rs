@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::pickle::{PROTO, Pickle};
 use super::{Source, starts_with};
 use crate::encode::picture::{Image, ReadOptions};
-use crate::encode::read_at::read_exact_at;
 use crate::error::{Error, Result};
+use crate::read_at::read_exact_at;
 
 const SIDE: u32 = 32;
 /// Values of an image: 32 x 32 of red, then of green, then of blue.
@@ -142,6 +142,10 @@ impl Source for Cifar {
         read_exact_at(&file, &mut planes, start).map_err(Error::io("read", &batch.path))?;
         let pixels = (0..PIXELS).map(|i| planes[i % 3 * (PIXELS / 3) + i / 3]).collect();
         Image::new(SIDE, SIDE, 3, pixels, options.channels)
+    }
+
+    fn files(&self) -> Box<dyn Iterator<Item = PathBuf> + '_> {
+        Box::new(self.batches.iter().map(|batch| batch.path.clone()))
     }
 
     fn has_labels(&self) -> bool {

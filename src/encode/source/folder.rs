@@ -79,6 +79,10 @@ impl Source for Folder {
         Image::decode(path, options)
     }
 
+    fn files(&self) -> Box<dyn Iterator<Item = PathBuf> + '_> {
+        Box::new(self.images.iter().map(|(path, _)| path.clone()))
+    }
+
     fn has_labels(&self) -> bool {
         self.classes.is_some()
     }

@@ -1,6 +1,7 @@
 //! Labels as sources write them, and their names.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -130,6 +131,10 @@ impl Source for Renamed {
 
     fn read(&self, index: usize, options: &ReadOptions) -> Result<Image> {
         self.source.read(index, options)
+    }
+
+    fn files(&self) -> Box<dyn Iterator<Item = PathBuf> + '_> {
+        self.source.files()
     }
 
     fn has_labels(&self) -> bool {

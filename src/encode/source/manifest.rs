@@ -26,6 +26,7 @@ const MAX_LINE: u64 = 16 << 20;
 /// 0, 1, ...
 #[derive(Debug, Clone)]
 pub struct Manifest {
+    path: PathBuf,
     folder: PathBuf,
     images: Vec<Entry>,
     labels: Labels,
@@ -64,7 +65,7 @@ impl Manifest {
         })?;
         let has_captions = lines.images.iter().any(|image| image.caption.is_some());
         let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
-        Ok(Self { folder, images: lines.images, labels, has_captions })
+        Ok(Self { path: path.into(), folder, images: lines.images, labels, has_captions })
     }
 }
 
@@ -176,6 +177,12 @@ impl Source for Manifest {
     fn read(&self, index: usize, options: &ReadOptions) -> Result<Image> {
         let image = self.images.get(index).ok_or(Error::Sample { sample: index, samples: self.images.len() })?;
         Image::decode(&self.folder.join(&image.path), options)
+    }
+
+    fn files(&self) -> Box<dyn Iterator<Item = PathBuf> + '_> {
+        Box::new(
+            std::iter::once(self.path.clone()).chain(self.images.iter().map(|image| self.folder.join(&image.path))),
+        )
     }
 
     fn has_labels(&self) -> bool {

@@ -9,7 +9,7 @@ mod tar;
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use cifar::Cifar;
 pub use folder::Folder;
@@ -43,6 +43,11 @@ pub trait Source: Sync {
     /// Whether the same images can be read in another process, later: if not, an interrupted encoding cannot go on.
     fn is_lasting(&self) -> bool {
         true
+    }
+
+    /// The files that it reads, none of which an encoding may replace. One may stand there several times.
+    fn files(&self) -> Box<dyn Iterator<Item = PathBuf> + '_> {
+        Box::new(std::iter::empty())
     }
 
     /// Whether images have labels.

@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::labels::{Column, Labels, of_json};
 use super::{Source, is_hidden, is_image_extension, starts_with};
 use crate::encode::picture::{Image, ReadOptions};
-use crate::encode::read_at::read_exact_at;
 use crate::error::{Error, Result};
+use crate::read_at::read_exact_at;
 
 /// The most bytes of a label, a caption or a sample's JSON.
 const MAX_TEXT: u64 = 16 << 20;
@@ -121,6 +121,10 @@ impl Source for TarShards {
         let name = PathBuf::from(self.name(index));
         options.check_len(sample.image.len.into(), &name)?;
         Image::decode_bytes(&self.bytes(sample.shard, sample.image)?, &name, options)
+    }
+
+    fn files(&self) -> Box<dyn Iterator<Item = PathBuf> + '_> {
+        Box::new(self.shards.iter().cloned())
     }
 
     fn has_labels(&self) -> bool {

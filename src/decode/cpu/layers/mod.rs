@@ -36,7 +36,7 @@ thread_local! {
 
 impl Layers {
     pub fn new(archive: LayersView) -> Result<Self> {
-        let books = archive.books();
+        let books = archive.books()?;
         let chroma = books.chroma.as_ref().map(|chroma| Component::new(chroma, |codeword| codeword, books::by_parity));
         Ok(Self {
             shape: archive.shape().clone(),

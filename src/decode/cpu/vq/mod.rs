@@ -30,7 +30,7 @@ thread_local! {
 
 impl Vq {
     pub fn new(archive: VqView, geometry: &Geometry) -> Result<Self> {
-        Ok(Self { index_width: archive.index_width(), codebook: Codebook::new(archive.codebook(), geometry)? })
+        Ok(Self { index_width: archive.index_width(), codebook: Codebook::new(&archive.codebook()?, geometry)? })
     }
 
     pub fn check_rows(&self, geometry: &Geometry, rows: &[&[u8]]) -> Result<()> {
