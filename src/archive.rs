@@ -314,7 +314,7 @@ impl<D: Data> Archive<D> {
     /// # Errors
     /// [`Error::Sample`] if there is no such sample; [`Error::TensorChecksum`] or [`Error::Tensor`] if captions are
     /// damaged; what the data gives.
-    pub fn caption(&self, sample: usize) -> Result<Option<Cow<'_, str>>> {
+    pub fn caption(&self, sample: usize) -> Result<Option<String>> {
         self.check_number(sample)?;
         let Some(captions) = &self.header.captions else { return Ok(None) };
         let checked = self.checked();
@@ -328,17 +328,15 @@ impl<D: Data> Archive<D> {
         })
     }
 
-    /// A caption, if it is within its bounds and UTF-8.
-    pub(crate) fn stored_caption(&self, captions: &Captions, sample: usize) -> Result<Option<Cow<'_, str>>> {
+    /// A caption, if it is within its bounds and UTF-8; a copy, as another process may change a map.
+    pub(crate) fn stored_caption(&self, captions: &Captions, sample: usize) -> Result<Option<String>> {
         let [start, end] = self.caption_offsets(captions, [sample, sample + 1])?;
         if start > end || end > captions.bytes.len() as u64 {
             return Ok(None);
         }
         let start = captions.bytes.start + start as usize;
-        Ok(match self.data.bytes(start..captions.bytes.start + end as usize)? {
-            Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
-            Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
-        })
+        let bytes = self.data.bytes(start..captions.bytes.start + end as usize)?;
+        Ok(String::from_utf8(bytes.into_owned()).ok())
     }
 
     /// Two of the places where captions begin and the last ends.

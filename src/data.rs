@@ -126,8 +126,8 @@ impl ArchiveFile {
         let map = if maps && len > 0 {
             // SAFETY: the map is read-only and private to this archive. Another process could still change the file
             // under it; all reads go through shared slices of plain bytes whose every value is valid, and no decision
-            // on memory safety is taken twice on the same byte: the header is copied out while it is parsed, offsets
-            // are copied out before they are checked, and indices are bounded by the decoders at each use.
+            // on memory safety is taken twice on the same byte: the header and captions are copied out before they are
+            // taken for text, offsets before they are checked, and indices are bounded by the decoders at each use.
             let map = unsafe { memmap2::MmapOptions::new().len(len).map(&file) };
             Some(map.map_err(Error::io("map into memory", &path))?)
         } else {

@@ -6,15 +6,20 @@ use serde::{Serialize, Serializer};
 use crate::archive::Archive;
 use crate::data::Data;
 use crate::error::{Error, Result};
-use crate::format::MAX_PSNR_DB;
 use crate::format::checksum::crc32c_of;
 use crate::format::coding::Coding;
 use crate::format::vq::Vq;
+use crate::format::{MAX_PSNR_DB, tensor};
 use crate::geometry::Geometry;
 use crate::progress::{Counter, Progress};
 
 /// Samples after which it is looked whether the file is still there.
 const CHECKED: usize = 16;
+/// How many times as long as all of them together parts of a tensor may be that its samples name: damaged offsets make some
+/// parts overlap, hostile ones let each sample name all of it, and verifying would take for ever.
+const MOST_TIMES: u64 = 16;
+/// Bytes of offsets that are read at a time.
+const BLOCK: usize = 1 << 16;
 
 /// What [`Archive::verify`] found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -138,6 +143,10 @@ impl<D: Data> Archive<D> {
         {
             report.problems.push("the records do not begin and end where their words do".into());
         }
+        if let Some((tensor, found)) = self.overlapping()? {
+            report.problems.push(format!("tensor `{tensor}`: {found}, so no sample was looked at"));
+            return Ok(report);
+        }
         let counter = Counter::new(progress, "verifying", self.samples());
         report.bad_samples = self.bad_samples(|sample, scratch| self.check_sample(sample, scratch), &counter)?;
         Ok(report)
@@ -149,7 +158,39 @@ impl<D: Data> Archive<D> {
         if let Some(error) = self.damaged_tensors()?.into_iter().next() {
             return Err(error);
         }
+        if let Some((tensor, found)) = self.overlapping()? {
+            let expected = "them one behind the other".into();
+            return Err(Error::Tensor { tensor: tensor.into(), found, expected });
+        }
         self.bad_samples(|sample, scratch| self.check_row(sample, scratch), &Counter::new(&(), "", 0))
+    }
+
+    /// Why samples are not looked at one by one: the tensor by which their records or captions overlap beyond measure.
+    fn overlapping(&self) -> Result<Option<(&'static str, String)>> {
+        let header = self.header();
+        let records = match &header.coding {
+            Coding::Vq(_) => None,
+            Coding::Layers(layers) => Some((tensor::RECORD_OFFSETS, "records", layers.offsets())),
+        };
+        let captions = header.captions.as_ref();
+        let captions = captions.map(|c| (tensor::CAPTION_OFFSETS, "captions", (&c.offsets, c.bytes.len() as u64)));
+        for (tensor, what, (offsets, end)) in records.into_iter().chain(captions) {
+            let (mut before, mut sum) = (0, 0u64);
+            for start in offsets.clone().step_by(BLOCK) {
+                let block = self.data().bytes(start..offsets.end.min(start + BLOCK))?;
+                for &offset in block.as_chunks::<8>().0 {
+                    let offset = u64::from_le_bytes(offset);
+                    if before <= offset && offset <= end {
+                        sum = sum.saturating_add(offset - before);
+                    }
+                    before = offset;
+                }
+            }
+            if sum / MOST_TIMES > end {
+                return Ok(Some((tensor, format!("{what} that overlap more than {MOST_TIMES} times"))));
+            }
+        }
+        Ok(None)
     }
 
     /// The tensors that do not have their checksums.

@@ -482,6 +482,37 @@ fn records_of_different_lengths_come_back() {
 }
 
 #[test]
+fn records_and_captions_that_each_name_everything_are_not_read_again_and_again() {
+    let geometry = Geometry::new((16, 8), 3, (8, 8)).expect("valid");
+    let mut random = Random::new(8);
+    let books = layers::books(&mut random, true, 3, 8);
+    let records: Vec<_> = (0..100).map(|_| layers::record(&mut random, &books, &geometry)).collect();
+    let mut spec = ArchiveSpec::with_coding(geometry, CodingSpec::Layers(books));
+    (spec.samples, spec.captions) = (100, true);
+    let mut writer = ArchiveWriter::new(Cursor::new(Vec::new()), spec).expect("valid");
+    let info = SampleInfo { caption: Some("a caption"), ..Default::default() };
+    records.iter().for_each(|record| writer.push_record(record, info).expect("valid"));
+    let file = writer.finish(None).expect("written").into_inner();
+    let (header, _) = split(&file);
+    let header: Value = serde_json::from_slice(header).expect("JSON");
+    for tensor in ["records.offsets", "captions.offsets"] {
+        let begin = header[tensor]["data_offsets"][0].as_u64().expect("a number") as usize;
+        let start = 8 + u64::from_le_bytes(file[..8].try_into().expect("eight")) as usize + begin;
+        let last = file[start + 800..start + 808].to_vec();
+        let mut hostile = file.clone();
+        // 0, 0, all, 0, 0, all, ...: every third sample has all of it.
+        hostile[start..].as_chunks_mut::<8>().0.iter_mut().take(101).enumerate().for_each(|(i, offset)| match i % 3 {
+            2 => offset.copy_from_slice(&last),
+            _ => offset.fill(0),
+        });
+        let archive = Archive::with_check(hostile.clone(), Check::Never).expect("opens");
+        let report = archive.verify(&()).expect("verified");
+        assert!(report.problems.iter().any(|problem| problem.contains("overlap more than 16 times")), "{report:?}");
+        assert!(Archive::with_check(hostile, Check::Open).is_err());
+    }
+}
+
+#[test]
 fn offsets_of_records_that_are_hostile_are_named() {
     let (_, [_, a, b, c, end]) = offsets(&records());
     for (offsets, bad) in [

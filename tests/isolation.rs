@@ -147,7 +147,7 @@ fn read_all(archive: &Archive<Vec<u8>>) -> kuat::Result<Vec<u8>> {
     let mut all = CpuDecoder::new(archive)?.decode::<u8>(&archive.rows(0..samples)?, &OutputSpec::default())?;
     for sample in 0..samples {
         all.extend(archive.label(sample)?.into_iter().flat_map(i64::to_le_bytes));
-        all.extend(archive.caption(sample)?.into_iter().flat_map(|caption| caption.into_owned().into_bytes()));
+        all.extend(archive.caption(sample)?.into_iter().flat_map(|caption| caption.into_bytes()));
     }
     all.extend(archive.psnr()?.into_iter().flatten().flat_map(f32::to_le_bytes));
     Ok(all)

@@ -348,7 +348,7 @@ impl KuatArchive {
     fn caption(&self, py: Python<'_>, index: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
         let opened = self.opened()?;
         let sample = one(index, opened.archive.samples())?;
-        py.detach(|| opened.read(|archive| Ok(archive.caption(sample)?.map(Into::into))))
+        py.detach(|| opened.read(|archive| archive.caption(sample)))
     }
 
     /// The captions of samples; None if the archive has none. `ids` is as for `decode_batch`.
@@ -358,11 +358,7 @@ impl KuatArchive {
         if samples.is_empty() && !opened.archive.info().captions {
             return Ok(None);
         }
-        py.detach(|| {
-            opened.read(|archive| {
-                samples.into_iter().map(|sample| Ok(archive.caption(sample)?.map(Into::into))).collect()
-            })
-        })
+        py.detach(|| opened.read(|archive| samples.into_iter().map(|sample| archive.caption(sample)).collect()))
     }
 
     /// The codewords as stored: (codewords, patch height, patch width, channels) uint8, a copy. ValueError if the codec

@@ -1,6 +1,5 @@
 //! The container: a safetensors file. Eight bytes with the header's length, a JSON header, tensors without holes.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
@@ -35,7 +34,7 @@ pub(crate) struct Container {
 
 impl Container {
     /// Reads and checks the header of a whole file; also returns its JSON.
-    pub fn parse(file: &dyn Data) -> Result<(Self, Cow<'_, [u8]>)> {
+    pub fn parse(file: &dyn Data) -> Result<(Self, Vec<u8>)> {
         let found = file.len() as u64;
         let prefix = file.bytes(0..file.len().min(LENGTH_PREFIX))?;
         let Some(prefix) = prefix.first_chunk::<LENGTH_PREFIX>() else {
@@ -50,7 +49,8 @@ impl Container {
         if json.end > file.len() {
             return Err(Error::Truncated { what: "the header", found, expected: json.end as u64 });
         }
-        let text = file.bytes(json.clone())?;
+        // A copy, as text that was found to be UTF-8 must stay so while it is read: another process may change a map.
+        let text = file.bytes(json.clone())?.into_owned();
         let raw: RawHeader = serde_json::from_slice(&text).map_err(Error::HeaderJson)?;
         let tensors = tile(raw.tensors, json.end, file.len())?;
         Ok((Self { metadata: raw.metadata, tensors }, text))

@@ -88,6 +88,11 @@ impl Layers {
         Ok(offsets(&ends) == [0, (self.records.len() / WORD) as u64])
     }
 
+    /// Where the offsets stand, and how many words they may point to.
+    pub fn offsets(&self) -> (&Range<usize>, u64) {
+        (&self.offsets, (self.records.len() / WORD) as u64)
+    }
+
     /// Bytes of the shortest record that can be decoded.
     pub fn shortest_row_len(&self) -> usize {
         self.shape.all_groups() * GROUP_LEN
