@@ -133,7 +133,7 @@ fn is_active(c: char) -> bool {
 
 /// A text in which what files say can do nothing to a terminal.
 fn visible(text: &str) -> String {
-    let escaped = |c: char| if is_active(c) { c.escape_unicode().to_string() } else { c.to_string() };
+    let escaped = |c: char| if is_active(c) { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(escaped).collect()
 }
 

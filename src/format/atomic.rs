@@ -67,6 +67,10 @@ impl AtomicFile {
 
     /// Syncs the file to disk and renames it to its target, replacing what was there.
     pub fn commit(self) -> Result<()> {
+        self.commit_by(name)
+    }
+
+    fn commit_by(self, name: impl Fn(&File, &Path) -> io::Result<()>) -> Result<()> {
         let Self { file, part, target } = self;
         let failed = |source| Error::Io { action: "write", path: target.clone(), source };
         let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
@@ -74,13 +78,28 @@ impl AtomicFile {
         let part = match part {
             Some(part) => part,
             // Only a rename replaces what is there, so a name of its own comes first.
-            None => builder().make_in(folder(&target), |path| name(&file, path)).map_err(failed)?.into_temp_path(),
+            None => match builder().make_in(folder(&target), |path| name(&file, path)) {
+                Ok(named) => named.into_temp_path(),
+                // A system that makes such files but does not name them, as some containers do.
+                Err(_) => Self::copied(file, target.clone())?,
+            },
         };
         part.persist(&target).map_err(|e| failed(e.error))?;
         // The rename is durable once the folder is synced; only Unix lets one open a folder for that.
         #[cfg(unix)]
         File::open(folder(&target)).and_then(|folder| folder.sync_all()).map_err(failed)?;
         Ok(())
+    }
+}
+
+impl AtomicFile {
+    /// A copy of a file, with a name of its own.
+    fn copied(mut file: File, target: PathBuf) -> Result<TempPath> {
+        let Self { file: copy, part, target } = Self::named(target)?;
+        let mut copy = copy.get_ref();
+        let copied = file.rewind().and_then(|()| io::copy(&mut file, &mut copy)).and_then(|_| copy.sync_all());
+        copied.map_err(Error::io("write", &target))?;
+        part.ok_or_else(|| Error::io("write", &target)(io::ErrorKind::NotFound.into()))
     }
 }
 
@@ -218,6 +237,18 @@ mod tests {
                 assert_eq!(fs::read_dir(folder.path()).expect("list").count(), 1);
             }
         }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_named_is_copied() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let target = folder.path().join("a");
+        fs::write(&target, "old").expect("write");
+        let mut file = AtomicFile::create(&target).expect("create");
+        file.write_all(b"new").expect("write");
+        file.commit_by(|_, _| Err(io::ErrorKind::PermissionDenied.into())).expect("commit");
+        assert_eq!(fs::read(&target).expect("read"), b"new");
+        assert_eq!(fs::read_dir(folder.path()).expect("list").count(), 1);
     }
 
     #[cfg(unix)]
