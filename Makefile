@@ -149,9 +149,8 @@ sanitize: ## Run tests under AddressSanitizer and ThreadSanitizer, and the Pytho
 	@tests/long/sanitize.sh python
 
 .PHONY: valgrind
-valgrind: ## Run tests and the Python package under valgrind's memcheck, and tests under DRD
+valgrind: ## Run tests and the Python package under valgrind's memcheck
 	@tests/long/valgrind.sh memcheck
-	@tests/long/valgrind.sh drd
 	@tests/long/valgrind.sh python
 
 .PHONY: deny
