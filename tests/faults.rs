@@ -80,7 +80,7 @@ const ACTIONS: &[(&str, Action)] = &[
     ("time_stream", |work| work.gpu.time_stream(&[work.archive.rows(0..5)?], &OutputSpec::default()).map(drop)),
     ("a new decoder", |work| {
         GpuDecoder::new(work.gpu.device(), &work.archive)?
-            .submit(&[&work.archive.row(0)?], &OutputSpec::default())?
+            .submit(&work.archive.rows([0])?, &OutputSpec::default())?
             .wait()
     }),
 ];
@@ -440,9 +440,9 @@ mod of_drivers {
         with_faults("batches_too_large_for_the_devices_memory_are_decoded_in_halves", |select| {
             let device = Device::open(select).expect("the adapter opens");
             let work = Work::new(&device);
-            let (spec, row) = (OutputSpec::default(), work.archive.row(0).expect("there"));
+            let spec = OutputSpec::default();
             // 60 MB, of which a quarter fits.
-            let rows = vec![&*row; 400];
+            let rows = work.archive.rows([0; 400]).expect("there");
             let failed = set(Fault::Full(18_000_000));
             let found: Vec<u8> = work.gpu.decode(&rows, &spec).expect("decoded");
             let image = &work.expected[..work.archive.geometry().image_len()];
@@ -457,7 +457,7 @@ mod of_drivers {
                 Case { image: (4000, 4000), channels: 3, patch: (16, 16), codewords: 9, bits: Some(8), samples: 300 };
             let archive = large.archive();
             let gpu = GpuDecoder::new(&device, &archive).expect("uploaded");
-            let decoded = gpu.decode::<u8>(&[&archive.row(0).expect("there")], &spec);
+            let decoded = gpu.decode::<u8>(&archive.rows([0]).expect("there"), &spec);
             assert_names(&device, decoded.map(|_| ()), "memory is full");
             let resident = Resident::new(&gpu, &archive, None);
             assert!(matches!(resident, Err(Error::GpuBudget { budget: None, .. })), "{resident:?}");
@@ -513,7 +513,7 @@ mod of_drivers {
             let work = Work::new(&device);
             work.decode().expect("decoded");
             // 301 MB of pixels, of which the driver can have a part.
-            let rows: Vec<_> = (0..2000).map(|i| work.archive.row(i % 5).expect("there")).collect();
+            let rows = work.archive.rows((0..2000).map(|i| i % 5)).expect("there");
             let mut found = vec![0; 2000 * work.archive.geometry().image_len()];
             limit_address_space(address_space() + (200 << 20));
             let refused = work.gpu.submit(&rows, &OutputSpec::default());
