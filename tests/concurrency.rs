@@ -115,7 +115,7 @@ fn threads_share_a_gpu_decoder_and_resident_rows() {
     });
 }
 
-/// Runs `work` in forked children, while threads run `busy`. A child that takes longer than a minute is ended.
+/// Runs `work` in forked children, while threads run `busy`. A child that takes longer than five minutes is ended.
 #[cfg(unix)]
 fn fork_while(busy: impl Fn() + Sync, children: usize, work: impl Fn() -> bool) {
     let end = AtomicBool::new(false);
@@ -135,7 +135,7 @@ fn fork_while(busy: impl Fn() + Sync, children: usize, work: impl Fn() -> bool) 
                 assert!(child >= 0, "no child");
                 if child == 0 {
                     // SAFETY: a child does not inherit its parent's alarm.
-                    unsafe { libc::alarm(60) };
+                    unsafe { libc::alarm(300) };
                     let right = work();
                     // SAFETY: nothing of the parent's is to be run.
                     unsafe { libc::_exit(if right { 0 } else { 1 }) }

@@ -220,7 +220,8 @@ FORKED_WHILE_BUSY = """
     import os, signal, sys, threading
     import kuat
     archive = kuat.KuatArchive(sys.argv[1])
-    kinds = [{}, {"dtype": "float32"}, {"dtype": "float16", "layout": "NCHW"}, {"dtype": "float32", "std": 0.25, "mean": 0.5}]
+    normalized = {"dtype": "float32", "mean": 0.5, "std": 0.25}
+    kinds = [{}, {"dtype": "float32"}, {"dtype": "float16", "layout": "NCHW"}, normalized]
     def decode():
         return [archive.decode_batch(range(9), device="cpu", **kind) for kind in kinds]
     expected, end = decode(), threading.Event()

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures::channel::oneshot;
@@ -192,14 +193,25 @@ struct Shared {
     searches: Pipelines,
     health: Arc<Health>,
     /// The thread that waits for whoever does not, once there is one.
-    poller: Mutex<Option<mpsc::Sender<Awaited>>>,
+    poller: Mutex<Option<Poller>>,
+}
+
+struct Poller {
+    sender: mpsc::Sender<Awaited>,
+    thread: JoinHandle<()>,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // A queue waits for its work when it goes, and would for ever: it stays, and what it works at.
+        let poller = self.poller.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if matches!(self.health.end(), Some(End::Hung(_) | End::Forked)) {
+            // A queue waits for its work when it goes, and would for ever: it stays, and what it works at.
             std::mem::forget(self.queue.clone());
+        } else if let Some(Poller { sender, thread }) = poller {
+            // That thread must not be the one to take the device down, in the middle of the process's end perhaps. It ends
+            // with its sender, and does not panic.
+            drop(sender);
+            let _ = thread.join();
         }
     }
 }
@@ -395,8 +407,7 @@ impl Device {
         let action = "waiting for the GPU";
         self.check_fault(action)?;
         let (done, answer) = oneshot::channel();
-        let poller = self.poller()?;
-        poller.send(Awaited { submission, done }).map_err(|error| self.error(action, error))?;
+        self.poller()?.send(Awaited { submission, done }).map_err(|error| self.error(action, error))?;
         answer.await.map_err(|error| self.error(action, error))?;
         self.check_fault(action)
     }
@@ -404,12 +415,12 @@ impl Device {
     /// The thread that waits, started when first needed.
     fn poller(&self) -> Result<mpsc::Sender<Awaited>> {
         let mut poller = self.shared.poller.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(poller) = &*poller {
-            return Ok(poller.clone());
+        if let Some(Poller { sender, .. }) = &*poller {
+            return Ok(sender.clone());
         }
         let (sender, receiver) = mpsc::channel::<Awaited>();
         let (device, health) = (self.raw().clone(), Arc::clone(&self.shared.health));
-        // Ends when the last clone of the device is gone, and the sender with it.
+        // Ends when the last clone of this is gone, and the sender with it.
         let wait = move || {
             for Awaited { submission, done } in receiver {
                 health.wait(&device, &submission);
@@ -417,8 +428,8 @@ impl Device {
                 let _ = done.send(());
             }
         };
-        std::thread::Builder::new().name("kuat-gpu".into()).spawn(wait).map_err(Error::Thread)?;
-        Ok(poller.insert(sender).clone())
+        let thread = std::thread::Builder::new().name("kuat-gpu".into()).spawn(wait).map_err(Error::Thread)?;
+        Ok(poller.insert(Poller { sender, thread }).sender.clone())
     }
 
     pub(crate) fn check_fault(&self, action: &'static str) -> Result<()> {
