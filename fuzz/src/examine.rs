@@ -41,10 +41,10 @@ pub fn examine(bytes: &[u8]) {
     for sample in looked_at {
         let problem = report.bad_samples.iter().find(|bad| bad.sample == sample).map(|bad| &bad.problem);
         let damaged = matches!(problem, Some(SampleProblem::Checksum { .. } | SampleProblem::Record { .. }));
-        let looked_at = report.problems.iter().all(|problem| !problem.contains("overlap"));
-        assert!(!looked_at || checked.row(sample).is_err() == damaged, "sample {sample}: {problem:?}");
+        let complete = report.problems.iter().all(|problem| !problem.contains("overlap"));
+        assert!(!complete || checked.row(sample).is_err() == damaged, "sample {sample}: {problem:?}");
         let (row, label, caption) = (archive.row(sample), archive.label(sample), archive.caption(sample));
-        if looked_at && bad.binary_search(&sample).is_err() {
+        if complete && bad.binary_search(&sample).is_err() {
             assert!(row.is_ok() && caption.is_ok(), "sample {sample}: {row:?}, {caption:?}");
             let label = label.expect("there");
             let names = archive.classes().map_or(usize::MAX, <[String]>::len);
