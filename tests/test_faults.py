@@ -173,7 +173,8 @@ def test_a_folder_that_may_not_be_written(scene):
 def test_a_folder_that_disappears(scene):
     (scene / "there").mkdir()
     before = tree(scene / "photos")
-    process = subprocess.Popen([KUAT, *SLOW, "-o", "there/a.qvq"], cwd=scene, stderr=subprocess.PIPE, text=True)
+    some = ["encode", "photos", "--size", "160", "--patch", "2", "--codebook", "4000", "-o", "there/a.qvq"]
+    process = subprocess.Popen([KUAT, *some], cwd=scene, stderr=subprocess.PIPE, text=True)
     journal, start = scene / "there/a.qvq.partial/journal", time.monotonic()
     while not journal.exists() and time.monotonic() - start < 30:
         time.sleep(0.002)

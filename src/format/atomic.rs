@@ -164,6 +164,7 @@ pub(crate) fn checked(target: PathBuf) -> Result<PathBuf> {
 }
 
 /// Whether two paths lead to the same file, by whatever names. A path to nothing leads to no file.
+#[cfg(feature = "encode")]
 pub(crate) fn is_same(a: &Path, b: &Path) -> bool {
     #[cfg(unix)]
     let identity = |path: &Path| {

@@ -213,9 +213,9 @@ impl Index {
         let len = file.metadata().map_err(Error::io("read", shard))?.len();
         let left = Cell::new(MAX_NAME);
         let mut archive = Archive::new(Sparing { file, left: &left });
-        let mut entries = archive.entries_with_seek().map_err(broken)?;
+        let entries = archive.entries_with_seek().map_err(broken)?;
         let mut pending: Option<Pending> = None;
-        while let Some(entry) = entries.next() {
+        for entry in entries {
             let mut entry = entry.map_err(broken)?;
             left.set(MAX_NAME);
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
