@@ -244,6 +244,13 @@ def test_an_output_that_is_an_input_is_refused(scene):
         refused(scene, "encode", source, "--size", "32", "--psnr", "30", "-o", output, names=output, says=made_of)
         with pytest.raises(ValueError, match=made_of):
             kuat.encode(scene / source, scene / output, size=32, codebook=50, progress=False)
+    items = [str(scene / "photos/c/02.png"), str(image)]
+    for source in (items, tuple(items), iter(items), [(item, 0) for item in items]):
+        with pytest.raises(ValueError, match="item 1 is .*which the archive would replace"):
+            kuat.encode(source, scene / "hard.qvq", size=32, codebook=50, on_error="skip", progress=False)
+    with pytest.raises(ValueError, match="item 0 is .*which the archive would replace"):
+        with kuat.ArchiveWriter(image, size=32, codebook=50, progress=False) as writer:
+            writer.add(image)
     read = "the archive that is read"
     (scene / "same.qvq").symlink_to("a.qvq")
     for output in ("a.qvq", "same.qvq"):

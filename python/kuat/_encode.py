@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from . import _kuat
 from ._progress import check, reporting
-from ._sources import Items, checked_classes, found_classes, is_indexed
+from ._sources import Items, checked_classes, found_classes, is_indexed, parts
 
 
 def encode(
@@ -150,6 +150,10 @@ def encode(
             # A mapping may be a Hugging Face DatasetDict.
             kind = type(source).__name__
             raise TypeError(f"source is a {kind}, expected a path, a data set or an iterable of items (of one split)")
+        if isinstance(source, (list, tuple)):
+            replaced = _replaced(path)
+            for position, item in enumerate(source if replaced else ()):
+                _check_item(item, position, replaced)
         items = Items(options.channels, classes, found_classes(source))
         if not is_indexed(source):
             if options.resume:
@@ -228,6 +232,7 @@ class ArchiveWriter:
         self._skip = options.on_error == "skip"
         self._items = items
         self._progress = progress
+        self._replaced = _replaced(path)
         self._position = 0
         self._summary = None
         self._discarded = False
@@ -238,6 +243,7 @@ class ArchiveWriter:
 
     def _add(self, item):
         position = self._position
+        _check_item(item, position, self._replaced)
         self._position += 1
         try:
             picture, label, caption = self._items.convert(item, position)
@@ -363,6 +369,19 @@ def _check_over(codebook, path):
     """Sees to it that an archive is not replaced by one that is made with its codebook."""
     if isinstance(codebook, _kuat.KuatArchive) and os.path.exists(path) and os.path.samefile(codebook.path, path):
         raise ValueError(f"path is {os.fspath(path)!r}, the archive whose codebook is taken, expected another file")
+
+
+def _replaced(path):
+    """What tells the file that is at a path from others; None if there is none."""
+    return os.stat(path) if os.path.isfile(path) else None
+
+
+def _check_item(item, position, replaced):
+    """Sees to it that an image is not replaced by the archive that is made of it."""
+    image = parts(item, f"item {position}")[0] if replaced else None
+    if isinstance(image, (str, os.PathLike)) and os.path.exists(image):
+        if os.path.samestat(os.stat(image), replaced):
+            raise ValueError(f"item {position} is {os.fspath(image)!r}, which the archive would replace")
 
 
 def _is_builtin(codebook):

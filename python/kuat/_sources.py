@@ -63,7 +63,7 @@ class Items:
     def convert(self, item, position):
         """An item as (uint8 array or path, label or None, caption or None)."""
         where = f"item {position}"
-        image, label, caption = _parts(item, where)
+        image, label, caption = parts(item, where)
         picture = _picture(image, self._channels, where)
         label = _label(label, self._classes, where)
         if not (caption is None or isinstance(caption, str)):
@@ -89,7 +89,7 @@ def _kind(value):
     return f"of type {name}"
 
 
-def _parts(item, where):
+def parts(item, where):
     """Image, label and caption of an item."""
     if isinstance(item, Mapping):
         keys = [next((key for key in keys if key in item), None) for keys in (IMAGE_KEYS, LABEL_KEYS, CAPTION_KEYS)]
