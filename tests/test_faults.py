@@ -251,6 +251,12 @@ def test_an_output_that_is_an_input_is_refused(scene):
     with pytest.raises(ValueError, match="item 0 is .*which the archive would replace"):
         with kuat.ArchiveWriter(image, size=32, codebook=50, progress=False) as writer:
             writer.add(image)
+    # What is no item is left out over an archive that is there as it is elsewhere.
+    for source in ([items[0], (1, 2, 3, 4)], iter([items[0], {"nothing": 1}])):
+        shutil.copy(scene / "a.qvq", scene / "again.qvq")
+        options = {"size": 32, "codebook": 50, "on_error": "skip", "progress": False}
+        summary = kuat.encode(source, scene / "again.qvq", **options)
+        assert [skipped["index"] for skipped in summary["skipped"]] == [1]
     read = "the archive that is read"
     (scene / "same.qvq").symlink_to("a.qvq")
     for output in ("a.qvq", "same.qvq"):

@@ -378,7 +378,10 @@ def _replaced(path):
 
 def _check_item(item, position, replaced):
     """Sees to it that an image is not replaced by the archive that is made of it."""
-    image = parts(item, f"item {position}")[0] if replaced else None
+    try:
+        image = parts(item, f"item {position}")[0] if replaced else None
+    except ValueError:
+        return  # What is no item is an error where it is converted, or is left out there.
     if isinstance(image, (str, os.PathLike)) and os.path.exists(image):
         if os.path.samestat(os.stat(image), replaced):
             raise ValueError(f"item {position} is {os.fspath(image)!r}, which the archive would replace")
